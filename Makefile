@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check format docs tools clean
+
+demo: $(VENV)/.runtime
+	@exec $(BIN)/tollkeeper demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Rewrite what is generated: config.example.toml and the generated parts of docs/reference.
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+# What single tests want from Debian and npm. Without it they are skipped, except in CI.
+tools:
+	apt-get update -qq && apt-get install -y -qq nodejs npm
+	npm install --no-audit --no-fund --prefix tests/node
+
+$(VENV)/.runtime: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/.runtime $@
+
+clean:
+	rm -rf $(VENV) dist build tests/node/node_modules

@@ -1,0 +1,1 @@
+"""Private to the core: from sockets to the pipeline, and from the pipeline to upstreams."""

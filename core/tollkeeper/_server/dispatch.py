@@ -1,0 +1,284 @@
+"""The story of a call: from an exchange to its last byte, and its settlement before that.
+
+Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes the reply.
+"""
+
+import logging
+from typing import Protocol
+
+import trio
+
+from tollkeeper._server.mapping import map_upstream_error
+from tollkeeper._server.pipeline import Pipeline, Taps
+from tollkeeper._server.relay import StreamRelay, alias_of, rename_model
+from tollkeeper.errors import (
+    ApiError,
+    Failed,
+    Refused,
+    UpstreamError,
+    find_api_error,
+    model_not_found,
+)
+from tollkeeper.exchange import (
+    Answer,
+    Deployment,
+    Event,
+    Exchange,
+    Head,
+    Outcome,
+    OutcomeKind,
+    Reply,
+)
+
+log = logging.getLogger("tollkeeper")
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class ClientGone(Exception):
+    """The client left, or takes nothing any more."""
+
+
+class Wire(Protocol):
+    """The client's side of one exchange. Writing methods raise `ClientGone`."""
+
+    cut: OutcomeKind
+    """Why the exchange was cancelled, where it was: `gone` or `stopped`."""
+
+    async def read_body(self) -> bytes:
+        """The whole request body; raises `Refused` with 400, 408 or 413."""
+
+    async def send(self, head: Head, body: bytes) -> None:
+        """A whole reply, in one write."""
+
+    async def begin(self, head: Head, data: bytes) -> None:
+        """The head of a stream with its first bytes, in one write."""
+
+    async def write(self, data: bytes) -> None:
+        """More of the stream."""
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes of the stream with what ends it, in one write."""
+
+
+class Backstage(Protocol):
+    """What dispatch needs to know of the plugin set that an exchange began with."""
+
+    pipeline: Pipeline
+
+    def deployments_of(self, model: str) -> tuple[Deployment, ...]:
+        """The configured deployments of a model, none for an unknown one."""
+
+    def secret_of(self, provider: str) -> str:
+        """Our credential there, to blot it out of echoed errors; empty without one."""
+
+
+async def handle(exchange: Exchange, wire: Wire, backstage: Backstage) -> None:
+    """Run one exchange through every stage. Settles it exactly once, whatever happens."""
+    call = _Call(exchange, wire, backstage)
+    try:
+        await call.answer()
+    except ClientGone:
+        call.settle(Outcome("gone", call.status))
+    except Exception as error:
+        await call.fail(error)
+    finally:
+        # Here after a cancellation, or when the client left while it was told of an error.
+        call.settle(Outcome(wire.cut, call.status))
+        await call.close_replies()
+
+
+class _Call:
+    """One exchange being handled."""
+
+    def __init__(self, exchange: Exchange, wire: Wire, backstage: Backstage) -> None:
+        self.exchange = exchange
+        self.wire = wire
+        self.backstage = backstage
+        self.pipeline = backstage.pipeline
+        self.status = 0
+        self.streaming = False
+        self.settled = False
+
+    async def answer(self) -> None:
+        """The stages in order."""
+        exchange, pipeline = self.exchange, self.pipeline
+        if pipeline.has_authentication:
+            principal = await pipeline.authenticate(exchange)
+            if principal is None:
+                raise unauthenticated(exchange)
+            exchange.principal = principal
+        await self._read()
+        await pipeline.admit(exchange)
+        if await pipeline.transform_request(exchange):
+            self._peek()
+        answer = await pipeline.respond(exchange)
+        if answer is None and exchange.operation.answer is not None:
+            answer = exchange.operation.answer(exchange)
+        if answer is not None:
+            await self._answer_here(answer)
+            return
+        await self._choose_deployments()
+        await self._relay(await pipeline.send(exchange))
+
+    async def _read(self) -> None:
+        exchange = self.exchange
+        exchange.body = await self.wire.read_body()
+        self._peek()
+
+    def _peek(self) -> None:
+        exchange = self.exchange
+        if (dialect := exchange.operation.dialect) is not None:
+            exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange.body)
+            exchange.candidates = self.backstage.deployments_of(exchange.model)
+
+    async def _choose_deployments(self) -> None:
+        exchange = self.exchange
+        exchange.deployments = await self.pipeline.route(exchange)
+        if not exchange.deployments:
+            raise model_not_found(exchange.model)
+        exchange.deployment = exchange.deployments[0]
+
+    async def _answer_here(self, answer: Answer) -> None:
+        body = self._tapped(answer.body)
+        head = self._head(answer.status, {"content-type": answer.content_type})
+        self.settle(Outcome("completed", answer.status))
+        await self.wire.send(head, body)
+
+    async def _relay(self, reply: Reply) -> None:
+        if reply.headers.get("content-type", "").startswith("text/event-stream"):
+            await self._relay_stream(reply)
+            return
+        body = self._tapped(rename_model(await reply.read(), alias_of(self.exchange)))
+        head = self._head(200, {"content-type": "application/json"})
+        self.settle(Outcome("completed", 200))
+        await self.wire.send(head, body)
+
+    def _taps(self) -> Taps | None:
+        return self.pipeline.taps(self.exchange) if self.pipeline.has_taps else None
+
+    def _tapped(self, body: bytes) -> bytes:
+        if (taps := self._taps()) is None:
+            return body
+        events = [*taps.feed(Event(body, body)), *taps.finish()]
+        return b"".join(event.data for event in events)
+
+    async def _relay_stream(self, reply: Reply) -> None:
+        exchange = self.exchange
+        relay = StreamRelay(
+            attempt=exchange.attempts[-1],
+            alias=alias_of(exchange),
+            wants_usage=exchange.wants_usage,
+            taps=self._taps(),
+        )
+        while not relay.ended:
+            chunk = await reply.chunk()
+            data = relay.feed(chunk) if chunk else b""
+            if not chunk:
+                relay.close()
+            if data:
+                await self._write(data)
+            if relay.failure is not None:
+                raise relay.failure
+        await self._finish(relay.tail, Outcome("completed", 200))
+
+    async def _write(self, data: bytes) -> None:
+        if self.streaming:
+            await self.wire.write(data)
+        else:
+            head = self._head(200, dict(STREAM_HEADERS))
+            self.streaming = True
+            await self.wire.begin(head, data)
+
+    async def _finish(self, tail: bytes, outcome: Outcome) -> None:
+        """Settle, then send what tells the client that the stream is over."""
+        if not self.streaming:
+            await self._write(b"")
+        self.settle(outcome)
+        await self.wire.end(tail)
+
+    def _head(self, status: int, headers: dict[str, str]) -> Head:
+        self.status = status
+        head = Head(status, headers)
+        head.headers["x-request-id"] = self.exchange.id
+        self.pipeline.reply(self.exchange, head)
+        return head
+
+    async def fail(self, error: Exception) -> None:
+        """Tell the client what went wrong, as HTTP while that is possible, in the stream after."""
+        answer = self._as_answer(error)
+        kind: OutcomeKind = "refused" if isinstance(answer, Refused) else "failed"
+        log_failure(self.exchange, answer, error)
+        try:
+            if self.settled:
+                return  # the reply is on its way; only writing it can have failed
+            if self.streaming:
+                dialect = self.exchange.operation.dialect
+                tail = dialect.error_event(answer) if dialect else b""
+                await self._finish(tail, Outcome(kind, 200, answer))
+                return
+            headers = {"content-type": "application/json", **answer.headers}
+            head = self._head(answer.status, headers)
+            self.settle(Outcome(kind, answer.status, answer))
+            await self.wire.send(head, answer.body())
+        except ClientGone:
+            return  # settled in the caller's `finally` if not here
+
+    def _as_answer(self, error: Exception) -> ApiError:
+        if isinstance(error, UpstreamError):
+            deployment = self.exchange.deployment
+            secret = self.backstage.secret_of(deployment.provider) if deployment else ""
+            return map_upstream_error(error, secret)
+        found = find_api_error(error)
+        return found or Failed(500, "server_error", "The gateway failed to handle this request.")
+
+    def settle(self, outcome: Outcome) -> None:
+        """Measure each attempt and let every plugin settle; at most once."""
+        if self.settled:
+            return
+        self.settled = True
+        exchange = self.exchange
+        exchange.outcome = outcome
+        for attempt in exchange.attempts:
+            usage = self.pipeline.measure(exchange, attempt)
+            dialect = exchange.operation.dialect
+            if usage is None and dialect is not None and attempt.usage_data:
+                usage = dialect.usage(attempt.usage_data)
+            attempt.usage = usage
+        self.pipeline.settle(exchange)
+
+    async def close_replies(self) -> None:
+        """Give every connection up, also under cancellation."""
+        if self.exchange.replies:
+            with trio.CancelScope(shield=True):
+                for reply in self.exchange.replies:
+                    await reply.aclose()
+
+
+def unauthenticated(exchange: Exchange) -> Refused:
+    """The refusal for a caller that no plugin recognised."""
+    if "authorization" in exchange.headers:
+        message = "Invalid API key."
+    else:
+        message = "Missing API key: send it as `Authorization: Bearer tk-...`."
+    return Refused(401, "auth_error", message, headers={"www-authenticate": "Bearer"})
+
+
+def log_failure(exchange: Exchange, answer: ApiError, error: Exception) -> None:
+    """Every failure with its id and cause; a traceback where the cause is a bug. No secrets."""
+    unexpected = not isinstance(error, (ApiError, UpstreamError)) and find_api_error(error) is None
+    log.log(
+        logging.ERROR if answer.status >= 500 else logging.INFO,
+        "%s %s %s -> %d %s: %s",
+        exchange.id,
+        exchange.operation.name,
+        exchange.deployment.name if exchange.deployment else exchange.model or "-",
+        answer.status,
+        answer.code,
+        error if isinstance(error, UpstreamError) else answer.message,
+        exc_info=error if unexpected else None,
+    )

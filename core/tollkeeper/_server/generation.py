@@ -1,0 +1,122 @@
+"""A generation: one frozen set of plugins and settings, and the exchanges that run in it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from tollkeeper._server.core_pages import Health
+from tollkeeper._server.pipeline import Pipeline
+from tollkeeper._server.upstream import Pool
+from tollkeeper.config import Config, EnabledPlugin
+from tollkeeper.errors import Problem
+from tollkeeper.exchange import Deployment, Operation
+from tollkeeper.gateway import Clock, Registry
+from tollkeeper.storage import Database
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+
+@dataclass(slots=True)
+class Instance:
+    """A plugin object. Lives on through generations for as long as its settings stay equal."""
+
+    enabled: EnabledPlugin
+    plugin: Any
+    users: int = 0
+    """Generations that are not over yet and use it."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Around its `run`."""
+    running: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the TOML."""
+        return self.enabled.plugin.name
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all generations of a gateway have in common."""
+
+    database: Database
+    clock: Clock = field(default_factory=Clock)
+    pool: Pool = field(default_factory=Pool)
+    health: Health = field(default_factory=Health)
+
+
+class Generation:
+    """What a request runs through. Counts the requests that began in it."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        pipeline: Pipeline,
+        instances: Iterable[Instance],
+    ) -> None:
+        self.config = config
+        self.registry = registry
+        self.pipeline = pipeline
+        self.instances = tuple(instances)
+        self.app: QuartTrio | None = None
+        self.warnings: list[Problem] = []
+        self.live = 0
+        self.on_empty: Callable[[], None] | None = None
+        """Set once it is superseded: called when its last request is over."""
+        self._operations = dict(registry.operations)
+        self._open_ended = [o for o in self._operations.values() if o.path.endswith("}")]
+        self._deployments = _deployments(config, registry)
+
+    def enter(self) -> None:
+        """A request begins in this generation."""
+        self.live += 1
+
+    def leave(self) -> None:
+        """It is over."""
+        self.live -= 1
+        if self.live == 0 and self.on_empty is not None:
+            self.on_empty()
+
+    def find_operation(self, method: str, path: str) -> tuple[Operation, str] | None:
+        """The operation for a request, and what its `{name}` matched."""
+        if (operation := self._operations.get((method, path))) is not None:
+            return operation, ""
+        for operation in self._open_ended:
+            prefix = operation.path.partition("{")[0]
+            if operation.method == method and path.startswith(prefix) and len(path) > len(prefix):
+                return operation, path[len(prefix) :]
+        return None
+
+    def methods_of(self, path: str) -> list[str]:
+        """The methods under which `path` is an operation."""
+        known = dict.fromkeys(method for method, _ in self._operations)
+        return [method for method in known if self.find_operation(method, path)]
+
+    def deployments_of(self, model: str) -> tuple[Deployment, ...]:
+        """The configured deployments of a model, none for an unknown one."""
+        return self._deployments.get(model, ())
+
+    def secret_of(self, provider: str) -> str:
+        """Our credential at a provider, empty without one."""
+        settings = self.config.providers.get(provider)
+        return settings.credential.reveal() if settings and settings.credential else ""
+
+
+def _deployments(config: Config, registry: Registry) -> Mapping[str, tuple[Deployment, ...]]:
+    return {
+        name: tuple(
+            Deployment(
+                alias=name,
+                provider=wanted.provider,
+                kind=config.providers[wanted.provider].kind,
+                model=wanted.model,
+                weight=wanted.weight,
+                price=model.price,
+            )
+            for wanted in model.deployments
+        )
+        for name, model in registry.models.items()
+    }

@@ -1,0 +1,140 @@
+"""Requests as they arrive on a connection: httptools' callbacks turned into plain objects."""
+
+from collections import deque
+from urllib.parse import unquote
+
+import httptools
+
+from tollkeeper.errors import ApiError, invalid_request
+
+MAX_TARGET = 8192
+MAX_HEAD = 32768
+MAX_HEADERS = 100
+
+
+class Incoming:
+    """One request. The head is whole; the body grows until `complete`."""
+
+    __slots__ = (
+        "body_size",
+        "chunks",
+        "complete",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "raw_headers",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self, method: str, target: bytes, raw_headers: list[tuple[bytes, bytes]], version: str
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.raw_headers = raw_headers
+        self.version = version
+        self.headers: dict[str, str] = {}
+        for name, value in raw_headers:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        path, _, self.query = target.partition(b"?")
+        self.path = unquote(path.decode("latin-1"))
+        self.keep_alive = True
+        self.expects_continue = self.headers.get("expect", "").lower() == "100-continue"
+        self.chunks: list[bytes] = []
+        self.body_size = 0
+        self.complete = False
+
+
+class RequestParser:
+    """Bytes in, `requests` out. Raises `Refused` once for input that is not HTTP, or too large."""
+
+    def __init__(self, max_body: int) -> None:
+        self.requests: deque[Incoming] = deque()
+        self._max_body = max_body
+        self._parser = httptools.HttpRequestParser(self)
+        self._current: Incoming | None = None
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_size = 0
+        self._refusal: ApiError | None = None
+        self.in_head = False
+        """Whether a request has begun whose head is not whole."""
+
+    def feed(self, data: bytes) -> None:
+        """Parse more bytes. After an exception the connection can only be closed."""
+        if self.in_head or self._current is None:
+            self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # What follows would be another protocol. The request is answered as plain HTTP.
+            if self._current is not None:
+                self._current.keep_alive = False
+                self.on_message_complete()
+        except httptools.HttpParserError as error:
+            raise self._refusal or invalid_request(f"Malformed HTTP: {error}") from None
+        if self.in_head and self._head_size > MAX_HEAD:
+            raise _head_too_large()
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.in_head = True
+        self._target, self._headers = b"", []
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request target."""
+        self._target += url
+        if len(self._target) > MAX_TARGET:
+            self._refuse(invalid_request("The request target is too long.", status=414))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header."""
+        self._headers.append((name.lower(), value))
+        if len(self._headers) > MAX_HEADERS:
+            self._refuse(_head_too_large())
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        parser = self._parser
+        request = Incoming(
+            parser.get_method().decode("ascii"),
+            self._target,
+            self._headers,
+            parser.get_http_version(),
+        )
+        request.keep_alive = bool(parser.should_keep_alive())
+        self.in_head = False
+        self._head_size = 0
+        self._current = request
+        self.requests.append(request)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body. Beyond the limit it is counted, not kept."""
+        request = self._current
+        if request is not None:
+            request.body_size += len(body)
+            if request.body_size <= self._max_body:
+                request.chunks.append(body)
+            else:
+                request.chunks.clear()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self._current is not None:
+            self._current.complete = True
+            self._current = None
+
+    def _refuse(self, refusal: ApiError) -> None:
+        self._refusal = self._refusal or refusal
+        raise refusal  # httptools turns it into a parser error; `feed` raises the refusal
+
+
+def _head_too_large() -> ApiError:
+    return invalid_request("The head of the request is too large.", status=431)

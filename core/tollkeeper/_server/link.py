@@ -1,0 +1,148 @@
+"""One HTTP/1.1 connection to an upstream: a request out, a reply in, one after the other."""
+
+from collections import deque
+
+import httptools
+import trio
+
+from tollkeeper.errors import UpstreamError
+
+READ_SIZE = 65536
+MAX_HEAD = 65536
+SEND_AHEAD = 65536
+"""Request bytes that are written before the reply is looked for; sockets buffer about as much."""
+CLOSE_SECONDS = 1.0
+
+
+class Link:
+    """A connection. `request`, then `chunk` until `b""`; idle and reusable after that."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._parser = httptools.HttpResponseParser(self)
+        self._begin()
+        self.idle_since = 0.0
+
+    def _begin(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._parts: deque[bytes] = deque()
+        self._head_done = False
+        self._done = False
+        self._keep_alive = False
+        self._surplus = False
+        self._head_size = 0
+
+    # Called by the parser.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; of repeated ones all values, as HTTP joins them."""
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        """The head is whole, unless it was an interim reply."""
+        self.status = self._parser.get_status_code()
+        if self.status >= 200:
+            self._head_done = True
+        else:
+            self.headers.clear()
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        self._parts.append(body)
+
+    def on_message_begin(self) -> None:
+        """A second final reply to one request means that the connection is out of step."""
+        self._surplus = self._surplus or self._done
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        if self._head_done and not self._done:
+            self._done = True
+            self._keep_alive = bool(self._parser.should_keep_alive())
+
+    # Called by the owner.
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may follow: the reply is whole, and both sides stay."""
+        return (
+            self._done
+            and self._keep_alive
+            and not self._surplus
+            and not self._parts
+            and ("content-length" in self.headers or "chunked" in self._transfer_encoding)
+        )
+
+    @property
+    def _transfer_encoding(self) -> str:
+        return self.headers.get("transfer-encoding", "").lower()
+
+    def is_alive(self) -> bool:
+        """Whether the idle connection is still quiet: anything readable means closed or broken."""
+        stream = self._stream
+        if isinstance(stream, trio.SSLStream):
+            stream = stream.transport_stream
+        return isinstance(stream, trio.SocketStream) and not stream.socket.is_readable()
+
+    async def request(self, data: bytes) -> None:
+        """Write a request and read up to the end of the reply's head."""
+        self._begin()
+        if len(data) <= SEND_AHEAD:
+            await self._write(data)
+            await self._read_head()
+            return
+        # A server may refuse before it has read everything: read while still writing.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_unless_answered, data)
+            await self._read_head()
+            nursery.cancel_scope.cancel()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise UpstreamError("broken", f"the connection broke while sending: {error}") from error
+
+    async def _write_unless_answered(self, data: bytes) -> None:
+        try:
+            await self._write(data)
+        except UpstreamError:
+            return  # the reply, or its absence, says it better
+
+    async def _read_head(self) -> None:
+        while not self._head_done:
+            if not await self._fill():
+                raise UpstreamError("broken", "the upstream closed the connection without a reply")
+
+    async def _fill(self) -> bool:
+        """Read and parse once; False at the end of the connection."""
+        try:
+            data = await self._stream.receive_some(READ_SIZE)
+            if not self._head_done:
+                self._head_size += len(data)
+            if data:
+                self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise UpstreamError("broken", f"the reply is not HTTP: {error}") from error
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise UpstreamError("broken", f"the connection broke: {error}") from error
+        if self._head_size > MAX_HEAD and not self._head_done:
+            raise UpstreamError("broken", "the head of the reply is too large")
+        return bool(data)
+
+    async def chunk(self) -> bytes:
+        """All body bytes that have arrived, at least one; `b""` at the clean end."""
+        while not self._parts and not self._done:
+            if not await self._fill():
+                if "content-length" in self.headers or "chunked" in self._transfer_encoding:
+                    raise UpstreamError("broken", "the upstream closed in the middle of its reply")
+                return b""  # a body that only the end of the connection delimits
+        parts, self._parts = self._parts, deque()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def aclose(self) -> None:
+        """Close although the task may be cancelled; what goes wrong no longer matters."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await trio.aclose_forcefully(self._stream)

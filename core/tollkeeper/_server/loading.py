@@ -1,0 +1,154 @@
+"""From names in the TOML to a generation. Synchronous; makes no query and opens no connection."""
+
+from collections.abc import Iterable, Mapping
+
+import pluggy
+
+from tollkeeper._server.chat import CHAT
+from tollkeeper._server.generation import Generation, Instance, Shared
+from tollkeeper._server.models import model_operations
+from tollkeeper._server.pipeline import Pipeline, Step, collect_steps
+from tollkeeper._server.sending import Sender
+from tollkeeper._server.upstream import Pool, PooledUpstream
+from tollkeeper.config import Config, EnabledPlugin, nearest
+from tollkeeper.errors import ConfigError, PluginError, Problem
+from tollkeeper.gateway import Gateway, Provider, ProviderContext, Registry
+from tollkeeper.hookspecs import empty_collection
+from tollkeeper.settings import split_bind
+from tollkeeper.storage import check_storage_url
+
+
+def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = ()) -> Generation:
+    """Build a plugin set, taking over instances whose settings did not change.
+
+    Raises `ConfigError` with every problem that shows only now: unknown provider kinds, plugins
+    that break their contract, names taken twice, services nobody offers.
+    """
+    registry, steps, instances = register_plugins(config, shared, old)
+    source, problems = config.source, _check_needs(config, registry)
+    if (wrong := check_storage_url(config.storage.url)) is not None:
+        problems.append(source.problem(("storage", "url"), wrong))
+    providers = _make_providers(config, registry, shared.pool, problems)
+    if not steps["authenticate"] and not config.server.open and not is_loopback(config.server.bind):
+        problems.append(
+            source.problem(
+                ("server", "bind"),
+                f'server.bind = "{config.server.bind}": no plugin that authenticates is on, so '
+                "everyone who can reach this address could use it; enable [plugins.keys], "
+                "bind to 127.0.0.1, or set server.open = true",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    sender = Sender(providers, registry.clock)
+    pipeline = sender.pipeline = _pipeline(config, steps, sender)
+    generation = Generation(config, registry, pipeline, instances)
+    generation.warnings = _warnings(config, steps)
+    return generation
+
+
+def register_plugins(
+    config: Config, shared: Shared, old: Iterable[Instance] = ()
+) -> tuple[Registry, Mapping[str, tuple[Step, ...]], list[Instance]]:
+    """The part of building that the command line needs too: who registers what."""
+    instances = [_instance(enabled, old, config) for enabled in config.plugins]
+    manager = empty_collection()
+    policies = {instance.name: instance.enabled.plugin.policy for instance in instances}
+    try:
+        for instance in reversed(instances):  # pluggy calls last what registered first
+            _register(manager, instance)
+        steps = collect_steps(manager, policies)
+        registry = Registry(config, shared.database, shared.clock)
+        core = Gateway(registry, "core")
+        registry.models.update(config.models)
+        for operation in (CHAT, *model_operations(registry.models, config.providers)):
+            core.add_operation(operation)
+        shared.health.register(core)
+        for step in steps["register"]:
+            step.call(Gateway(registry, step.plugin))
+    except PluginError as error:
+        raise ConfigError([Problem(config.source.name, str(error))]) from error
+    return registry, steps, instances
+
+
+def _instance(enabled: EnabledPlugin, old: Iterable[Instance], config: Config) -> Instance:
+    for instance in old:
+        if instance.enabled == enabled:
+            return instance
+    try:
+        return Instance(enabled, enabled.plugin.cls(enabled.settings))
+    except Exception as error:
+        where = ("plugins", enabled.plugin.name)
+        message = f"plugin {enabled.plugin.name} cannot be built: {type(error).__name__}: {error}"
+        raise ConfigError([config.source.problem(where, message)]) from error
+
+
+def _register(manager: pluggy.PluginManager, instance: Instance) -> None:
+    try:
+        manager.register(instance.plugin, instance.name)
+    except (pluggy.PluginValidationError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise PluginError(f"plugin {instance.name}: {text}") from error
+
+
+def _pipeline(config: Config, steps: Mapping[str, tuple[Step, ...]], sender: Sender) -> Pipeline:
+    try:
+        return Pipeline(steps, sender.send)
+    except PluginError as error:
+        raise ConfigError([Problem(config.source.name, str(error))]) from error
+
+
+def _check_needs(config: Config, registry: Registry) -> list[Problem]:
+    return [
+        config.source.problem(
+            ("plugins", plugin),
+            f"plugin {plugin} needs a plugin that offers {protocol.__name__}, and none is enabled",
+        )
+        for plugin, protocol in registry.needs
+        if protocol not in registry.services
+    ]
+
+
+def _make_providers(
+    config: Config, registry: Registry, pool: Pool, problems: list[Problem]
+) -> dict[str, Provider]:
+    providers: dict[str, Provider] = {}
+    for name, settings in config.providers.items():
+        factory = registry.providers.get(settings.kind)
+        path = ("providers", name, "kind")
+        if factory is None:
+            problems.append(config.source.problem(path, _unspoken(settings.kind, registry)))
+            continue
+        upstream = PooledUpstream(pool, settings)
+        context = ProviderContext(name, settings, upstream, upstream.client)
+        try:
+            providers[name] = factory(context)
+        except ValueError as error:
+            where = ("providers", name)
+            problems.append(config.source.problem(where, f"provider {name}: {error}"))
+    return providers
+
+
+def _unspoken(kind: str, registry: Registry) -> str:
+    hint = nearest(kind, registry.providers) or f"; is [plugins.{kind}] enabled?"
+    return f'unknown provider kind "{kind}": no enabled plugin speaks it{hint}'
+
+
+def _warnings(config: Config, steps: Mapping[str, tuple[Step, ...]]) -> list[Problem]:
+    if steps["route"]:
+        return []
+    return [
+        config.source.problem(
+            ("models", name, "deployments"),
+            f'model "{name}" has several deployments but no plugin that routes is on: '
+            "the first is used",
+        )
+        for name, model in config.models.items()
+        if len(model.deployments) > 1
+    ]
+
+
+def is_loopback(bind: str) -> bool:
+    """Whether an address is reachable from this machine only."""
+    host, _ = split_bind(bind)
+    return host in ("localhost", "::1") or host.startswith("127.")

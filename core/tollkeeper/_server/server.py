@@ -1,0 +1,243 @@
+"""The running gateway: sockets, hypercorn's worker around our connections, signals, shutdown."""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import hypercorn.trio.run
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve as hypercorn_serve
+
+from tollkeeper._server.connection import Connection, encode_head
+from tollkeeper._server.front import Front
+from tollkeeper._server.generation import Shared
+from tollkeeper._server.generations import Generations
+from tollkeeper.config import Config
+from tollkeeper.errors import ConfigError, Failed, Problem
+from tollkeeper.settings import ServerSettings, split_bind
+from tollkeeper.storage import Database
+
+log = logging.getLogger("tollkeeper")
+
+BACKLOG = 1024
+SWEEP_SECONDS = 0.5
+# The name that hypercorn's worker looks up for each connection; it exports it by use only.
+_WORKER: Any = hypercorn.trio.run
+_HypercornServer = _WORKER.TCPServer
+
+ReadConfig = Callable[[], Config]
+
+
+class Server:
+    """One gateway process. `run` serves until `stop`."""
+
+    def __init__(
+        self, config: Config, database: Database, reread: ReadConfig | None = None
+    ) -> None:
+        self.config = config
+        self.shared = Shared(database)
+        self.address = ""
+        """`http://host:port`, once it listens."""
+        self.generations: Generations
+        self._reread = reread
+        self.over = trio.Event()
+        """Set once everything is settled and closed."""
+        self.exit_code = 0
+        self._stop = trio.Event()
+        self._connections: set[Connection] = set()
+
+    async def run(
+        self,
+        listener: socket.socket,
+        task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve on a bound socket. `started` means that the address answers."""
+        async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
+            self.generations = Generations(outer, self.shared, self._on_guard_crash)
+            await self.switch(self.config)
+            outer.start_soon(self._sweep)
+            self.address = _address_of(listener)
+            served = trio.Event()
+            await outer.start(self._serve_until_stopped, served, listener)
+            task_status.started()
+            await served.wait()
+            await self.shared.pool.aclose()
+            outer.cancel_scope.cancel()
+        self.over.set()
+
+    async def _serve_until_stopped(
+        self, served: trio.Event, listener: socket.socket, task_status: "trio.TaskStatus[Any]"
+    ) -> None:
+        config = HypercornConfig()
+        config.bind = [f"fd://{listener.detach()}"]
+        config.graceful_timeout = self.config.server.grace
+        config.backlog = BACKLOG
+        config.errorlog = None
+        _WORKER.TCPServer = _serve_connection
+        try:
+            await hypercorn_serve(
+                _App(self), config, shutdown_trigger=self._stop.wait, task_status=task_status
+            )
+        finally:
+            served.set()
+
+    def stop(self, code: int = 0) -> None:
+        """Stop accepting, let running exchanges end within the grace, then return from `run`."""
+        self.exit_code = max(self.exit_code, code)
+        self.shared.health.draining = True
+        self._stop.set()
+        for connection in self._connections:
+            connection.draining = True
+
+    def _on_guard_crash(self) -> None:
+        log.critical("a guard's own task crashed: the gateway drains and stops")
+        self.stop(1)
+
+    async def switch(self, config: Config) -> None:
+        """Switch to another configuration; raises and keeps the old one if it cannot be used."""
+        generation = await self.generations.switch(config)
+        for warning in generation.warnings:
+            log.warning("%s", warning)
+
+    async def reload(self) -> bool:
+        """Read the configuration again and switch to it. Logs why where it cannot."""
+        if self._reread is None:
+            log.warning("there is no configuration file to read again")
+            return False
+        try:
+            config = self._reread()
+            await self.switch(config)
+        except ConfigError as error:
+            log.error("the configuration was not changed:")
+            for problem in error.problems:
+                log.error("  %s", problem)
+            return False
+        except Exception:
+            log.exception("the configuration was not changed: a plugin failed to start")
+            return False
+        for problem in needs_restart(self.config, config):
+            log.warning("%s", problem)
+        log.info("the configuration was read again and is in force")
+        return True
+
+    async def watch_signals(self) -> None:
+        """SIGTERM and SIGINT stop, the second one at once; SIGHUP reads the TOML again."""
+        wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with trio.open_signal_receiver(*wanted) as signals:
+            async for received in signals:
+                if received == signal.SIGHUP:
+                    await self.reload()
+                elif self._stop.is_set():
+                    for connection in self._connections:
+                        connection.cut_off()
+                else:
+                    self.stop()
+
+    async def serve_connection(self, stream: trio.SocketStream) -> None:
+        """One client, from accept to close."""
+        settings = self.generations.current.config.server
+        if len(self._connections) >= settings.max_connections:
+            await _turn_away(stream, settings)
+            return
+        connection = Connection(stream, _peer(stream), settings, Front(self.generations).handle)
+        connection.draining = self._stop.is_set()
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            now = trio.current_time()
+            for connection in tuple(self._connections):
+                connection.sweep(now)
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return "unknown"
+
+
+async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:
+    body = Failed(503, "server_error", "The gateway has too many connections.").body()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    headers |= {"connection": "close", "retry-after": "1"}
+    with trio.move_on_after(settings.write_timeout):
+        try:
+            await stream.send_all(encode_head(503, headers) + body)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("a client that was turned away left first")
+    await trio.aclose_forcefully(stream)
+
+
+class _App:
+    """What hypercorn serves. It only ever sees the lifespan: connections are ours."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 -- ASGI
+        if scope["type"] != "lifespan":
+            raise RuntimeError("a request reached hypercorn's own protocol")
+        for step in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{step}.complete"})
+
+
+async def _serve_connection(
+    app: Any,  # noqa: ANN401 -- hypercorn's wrapper
+    config: HypercornConfig,
+    context: Any,  # noqa: ANN401 -- hypercorn's
+    state: Any,  # noqa: ANN401 -- hypercorn's
+    stream: Any,  # noqa: ANN401 -- a trio stream
+) -> None:
+    """Stands in for hypercorn's TCPServer; other apps in this process keep theirs."""
+    if isinstance(app.app, _App):
+        await app.app.server.serve_connection(stream)
+    else:
+        await _HypercornServer(app, config, context, state, stream)
+
+
+def open_listener(bind: str) -> socket.socket:
+    """A bound socket. Raises OSError with the reason."""
+    host, port = split_bind(bind)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def needs_restart(old: Config, new: Config) -> list[Problem]:
+    """Settings that are read at start only and differ now."""
+    fixed = {
+        "bind": old.server.bind != new.server.bind,
+        "grace": old.server.grace != new.server.grace,
+    }
+    problems = [
+        new.source.problem(("server", key), f"server.{key} changes with the next start only")
+        for key, changed in fixed.items()
+        if changed
+    ]
+    if old.storage != new.storage:
+        message = "storage.url changes with the next start only"
+        problems.append(new.source.problem(("storage", "url"), message))
+    return problems

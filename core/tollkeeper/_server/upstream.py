@@ -1,0 +1,222 @@
+"""Connections to upstreams: a LIFO pool of links, their deadlines, and the Reply they give."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import trio
+
+from tollkeeper._server.link import Link
+from tollkeeper.errors import UpstreamError
+from tollkeeper.exchange import Attempt
+from tollkeeper.gateway import UpstreamRequest
+from tollkeeper.settings import ProviderSettings
+
+IDLE_SECONDS = 4.0
+"""Idle connections older than this are not reused: common servers close theirs after 5 s."""
+MAX_BODY = 32 * 1024**2
+
+Origin = tuple[str, str, int]
+"""Scheme, host, port."""
+T = TypeVar("T")
+
+
+class Pool:
+    """Idle connections of the whole process, by origin. Lives as long as the gateway."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Origin, list[Link]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def take(self, origin: Origin, connect_timeout: float) -> Link:
+        """An idle connection that is still alive, or a new one."""
+        idle = self._idle.get(origin, [])
+        while idle:
+            link = idle.pop()
+            if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
+                return link
+            await link.aclose()
+        return await self._connect(origin, connect_timeout)
+
+    def give_back(self, origin: Origin, link: Link) -> None:
+        """Keep a connection whose reply was read to its end."""
+        link.idle_since = trio.current_time()
+        self._idle.setdefault(origin, []).append(link)
+
+    async def _connect(self, origin: Origin, timeout: float) -> Link:
+        scheme, host, port = origin
+        try:
+            with trio.fail_after(timeout):
+                stream = await trio.open_tcp_stream(host, port)
+                return Link(stream if scheme == "http" else await self._start_tls(stream, host))
+        except trio.TooSlowError:
+            raise UpstreamError("timeout", f"no connection within {timeout:g} s") from None
+        except (OSError, trio.BrokenResourceError) as error:
+            raise UpstreamError("connect", f"cannot connect: {error}") from error
+
+    async def _start_tls(
+        self, stream: trio.SocketStream, host: str
+    ) -> "trio.SSLStream[trio.SocketStream]":
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        secure = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return secure
+
+    async def aclose(self) -> None:
+        """Close what is idle."""
+        for links in self._idle.values():
+            for link in links:
+                await link.aclose()
+        self._idle.clear()
+
+
+class PooledUpstream:
+    """One `[providers.*]` table's connections and deadlines."""
+
+    def __init__(self, pool: Pool, settings: ProviderSettings) -> None:
+        url = urlsplit(settings.base_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self.origin: Origin = (url.scheme, url.hostname or "", port)
+        self.prefix = url.path.rstrip("/")
+        self.settings = settings
+        self._host = url.netloc.rpartition("@")[2]
+        self._pool = pool
+
+    async def send(self, request: UpstreamRequest, attempt: Attempt | None) -> "UpstreamReply":
+        """Send and wait for the head of the reply. Without an attempt for adapters' own calls."""
+        deadline = trio.current_time() + self.settings.timeout
+        data = self._encode(request)
+        link = await self._pool.take(self.origin, self.settings.connect_timeout)
+        if attempt is not None:
+            attempt.sent = True
+        limit = min(deadline, trio.current_time() + self.settings.first_byte_timeout)
+        try:
+            await before(limit, lambda: link.request(data))
+        except BaseException:
+            await link.aclose()
+            raise
+        return UpstreamReply(self, link, deadline)
+
+    def _encode(self, request: UpstreamRequest) -> bytes:
+        lines = [
+            f"{request.method} {self.prefix}{request.path} HTTP/1.1".encode("ascii"),
+            b"host: " + self._host.encode("idna" if not self._host.isascii() else "ascii"),
+            *(name + b": " + value for name, value in request.headers),
+            b"accept-encoding: identity",  # bytes are passed on, so they must come as they are
+            b"content-length: %d" % len(request.body),
+        ]
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            raise UpstreamError("broken", "a header for the upstream contains a line break")
+        return head + b"\r\n\r\n" + request.body
+
+    async def release(self, link: Link) -> None:
+        """Keep a connection whose reply was read to its end, close any other."""
+        if link.reusable:
+            self._pool.give_back(self.origin, link)
+        else:
+            await link.aclose()
+
+    def client(self) -> httpx.AsyncClient:
+        """An httpx client over these connections; it can reach nothing else."""
+        return httpx.AsyncClient(
+            transport=PoolTransport(self),
+            base_url=self.settings.base_url,
+            trust_env=False,
+            timeout=None,  # noqa: S113 -- the deadlines are the provider's, kept here
+        )
+
+
+async def before(deadline: float, call: Callable[[], Awaitable[T]]) -> T:
+    """Await `call()` until `deadline`; later it is an `UpstreamError`."""
+    try:
+        with trio.fail_at(deadline):
+            return await call()
+    except trio.TooSlowError:
+        raise UpstreamError("timeout", "the upstream did not answer in time") from None
+
+
+class UpstreamReply:
+    """A reply as it arrives."""
+
+    def __init__(self, upstream: PooledUpstream, link: Link, deadline: float) -> None:
+        self.status = link.status
+        self.headers: Mapping[str, str] = link.headers
+        self._upstream = upstream
+        self._link = link
+        self._deadline = deadline
+        self._closed = False
+
+    async def chunk(self) -> bytes:
+        """The bytes that have arrived since, `b""` at the clean end."""
+        if self._closed:
+            return b""
+        limit = min(self._deadline, trio.current_time() + self._upstream.settings.idle_timeout)
+        data = await before(limit, self._link.chunk)
+        if not data:
+            await self.aclose()
+        return data
+
+    async def read(self) -> bytes:
+        """The whole body, up to `MAX_BODY`."""
+        parts, size = [], 0
+        while part := await self.chunk():
+            size += len(part)
+            if size > MAX_BODY:
+                raise UpstreamError("broken", f"the reply is larger than {MAX_BODY} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def aclose(self) -> None:
+        """Keep the connection if the reply was read to its end, close it otherwise."""
+        if not self._closed:
+            self._closed = True
+            await self._upstream.release(self._link)
+
+
+class PoolTransport(httpx.AsyncBaseTransport):
+    """The pool as an httpx transport, for adapters that want a whole client."""
+
+    def __init__(self, upstream: PooledUpstream) -> None:
+        self._upstream = upstream
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request of an httpx client, to the provider's own host only."""
+        scheme, host, port = self._upstream.origin
+        url = request.url
+        path = url.raw_path.decode("ascii")
+        own = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
+        if own != (scheme, host, port) or not path.startswith(self._upstream.prefix):
+            raise httpx.UnsupportedProtocol(f"{url} is not at this provider", request=request)
+        ours = {b"host", b"content-length", b"accept-encoding", b"connection", b"transfer-encoding"}
+        wanted = UpstreamRequest(
+            request.method,
+            path.removeprefix(self._upstream.prefix),
+            [(name, value) for name, value in request.headers.raw if name.lower() not in ours],
+            await request.aread(),
+        )
+        try:
+            reply = await self._upstream.send(wanted, None)
+        except UpstreamError as error:
+            raise httpx.TransportError(str(error), request=request) from error
+        return httpx.Response(reply.status, headers=dict(reply.headers), stream=_ReplyStream(reply))
+
+
+class _ReplyStream(httpx.AsyncByteStream):
+    def __init__(self, reply: UpstreamReply) -> None:
+        self._reply = reply
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self._reply.chunk():
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()

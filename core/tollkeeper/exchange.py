@@ -1,0 +1,223 @@
+"""The plain data of a call: what one request is and all that becomes of it. No I/O in here."""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from tollkeeper.errors import ApiError
+from tollkeeper.settings import PriceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who called. Written by the first `authenticate` that recognises the credential."""
+
+    org: str
+    """Id of the organization that pays."""
+    key: str | None = None
+    """Id of the virtual key, None for an anonymous caller."""
+    name: str = "anonymous"
+    rpm: int | None = None
+    """Requests per minute granted to this key instead of the general setting."""
+
+
+ANONYMOUS = Principal(org="default")
+"""The caller while no auth plugin is on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One (provider, upstream model, price) that can serve a model that clients ask for."""
+
+    alias: str
+    """The name that clients ask for."""
+    provider: str
+    """Name of the provider's table in the TOML."""
+    kind: str
+    """Which provider plugin speaks to it."""
+    model: str
+    """The name the upstream knows."""
+    weight: int = 1
+    """Share of the traffic that tries this one first; 0 serves as a fallback only."""
+    price: PriceSettings | None = None
+
+    @property
+    def name(self) -> str:
+        """How logs and headers call it."""
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt, and how they are known."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    evidence: Literal["provider", "counted", "estimated"] = "provider"
+
+
+OutcomeKind = Literal["completed", "refused", "failed", "gone", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an exchange ended.
+
+    `completed`: the client gets the whole reply. `refused`: we said no. `failed`: something
+    broke, before or in the middle of the reply. `gone`: the client left. `stopped`: the gateway
+    shut down first.
+    """
+
+    kind: OutcomeKind
+    status: int = 0
+    """HTTP status that the client saw; 0 when none was sent."""
+    error: ApiError | None = None
+
+
+class Reply(Protocol):
+    """What an upstream answered, before or while its body arrives."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+
+    async def read(self) -> bytes:
+        """The whole body; raises `UpstreamError` when it does not arrive whole."""
+
+    async def chunk(self) -> bytes:
+        """The next bytes of the body, `b""` at its clean end; raises `UpstreamError`."""
+
+    async def aclose(self) -> None:
+        """Give the connection up. Safe to call twice, and after an error."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one deployment. Made by the core; `id` goes upstream with the request."""
+
+    deployment: Deployment
+    number: int
+    """1 for the first try of the exchange."""
+    started: float
+    """Monotonic seconds."""
+    id: str = field(default_factory=lambda: f"att_{secrets.token_hex(12)}")
+    holds: dict[str, object] = field(default_factory=dict)
+    """What each plugin's `attempt` reserved, under the plugin's name; popped by it in settle."""
+    sent: bool = False
+    """True from the moment bytes may have gone upstream."""
+    status: int = 0
+    """HTTP status of the upstream; 0 while it has not answered."""
+    error: Exception | None = None
+    usage_data: bytes = b""
+    """The provider's own usage object as JSON, when it reached us whole."""
+    usage: Usage | None = None
+    """Written once, after `measure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a tap sees: one event of a stream, or the whole body of a plain reply."""
+
+    data: bytes
+    """The JSON: what stands behind `data:`, or the body."""
+    raw: bytes = b""
+    """The bytes as they came, line ends included; empty for an event that a tap made."""
+
+
+Tap = Callable[[Event | None], Iterable[Event]]
+"""Called with each event, and once with None at a clean end; returns what goes on."""
+
+
+@dataclass(slots=True)
+class Head:
+    """Status and headers of the reply to the client. `reply` hooks may add headers."""
+
+    status: int
+    headers: dict[str, str]
+    """Names in lower case, values without line breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply made here, without an upstream: by `respond`, or by an operation of its own."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+
+
+class Dialect(Protocol):
+    """How the bodies of an operation are read and written. Pure functions over bytes."""
+
+    name: str
+
+    def peek(self, body: bytes) -> tuple[str, bool, bool]:
+        """Model, stream flag and whether usage is asked for; raises `Refused` where malformed."""
+
+    def usage(self, data: bytes) -> Usage | None:
+        """The tokens in a usage object of this dialect, None where it cannot be trusted."""
+
+    def error_event(self, error: ApiError) -> bytes:
+        """An error inside a running stream, with what ends the stream in this dialect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A call that clients make: one method and path, run through every stage.
+
+    `path` may end in `{name}`, which takes the rest of the path, slashes included. With `answer`
+    the operation has no upstream: it is called once `respond` had no answer.
+    """
+
+    name: str
+    method: str
+    path: str
+    dialect: Dialect | None = None
+    answer: "Callable[[Exchange], Answer] | None" = None
+    summary: str = ""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call of an operation. Each field has one writer, named with it."""
+
+    operation: Operation
+    """core, from the head"""
+    path_value: str
+    """core: what `{name}` in the path matched, percent-decoded"""
+    headers: Mapping[str, str]
+    """core: request headers, names in lower case"""
+    client: str
+    """core: address of the peer"""
+    arrived: float
+    """core: monotonic seconds"""
+    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    """core; sent to the client as `x-request-id`"""
+    principal: Principal = ANONYMOUS
+    """`authenticate`"""
+    body: bytes = b""
+    """core, then `transform_request`"""
+    model: str = ""
+    """core, peeked from the body: the name the client asked for"""
+    stream: bool = False
+    """core, peeked from the body"""
+    wants_usage: bool = False
+    """core, peeked from the body: whether the client wants to see the usage of its stream"""
+    holds: dict[str, object] = field(default_factory=dict)
+    """`admit`, each plugin under its own name; popped by it in settle"""
+    candidates: tuple[Deployment, ...] = ()
+    """core: the configured deployments of the model, in the order of the TOML"""
+    deployments: tuple[Deployment, ...] = ()
+    """`route`: what to try, best first"""
+    deployment: Deployment | None = None
+    """core: the first of them; then a `wrap_send` that tries another"""
+    attempts: list[Attempt] = field(default_factory=list)
+    """core"""
+    replies: list[Reply] = field(default_factory=list)
+    """core: each reply before anyone sees it; the owner closes what is here"""
+    outcome: Outcome | None = None
+    """core, just before settle"""

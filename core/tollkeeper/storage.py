@@ -1,0 +1,179 @@
+"""The database: opened once, one writer at a time, migrations per plugin.
+
+Peewee is synchronous, so work runs in threads: `read` and `write` from trio, `transaction` from the
+command line. Nothing on the path of a call comes here.
+"""
+
+import contextlib
+import importlib.resources
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import peewee
+import trio
+from playhouse.migrations import MigrationError, Runner
+
+from tollkeeper.announce import Announcer
+from tollkeeper.errors import ConfigError, Problem, TollkeeperError
+
+DEFAULT_ORG = "default"
+READERS = 4
+_PREFIX = "sqlite:///"
+_MEMORY = ":memory:"
+
+T = TypeVar("T")
+
+
+class Org(peewee.Model):
+    """Who pays. Made by the core, so that a key has an owner even while no account exists."""
+
+    id = peewee.CharField(primary_key=True)
+    name = peewee.CharField(unique=True)
+    created_at = peewee.IntegerField()
+
+    class Meta:
+        table_name = "org"
+
+
+class StorageError(TollkeeperError):
+    """The database could not be opened, migrated or used. The message says what to do."""
+
+
+def check_storage_url(url: str) -> str | None:
+    """What is wrong with a storage URL, None when this version can serve it."""
+    if url.startswith(("postgresql://", "postgres://")):
+        return "PostgreSQL storage is not built into this version; use sqlite:///FILE"
+    if not url.startswith(_PREFIX) or url == _PREFIX:
+        return 'a storage URL is "sqlite:///FILE" or "sqlite:///:memory:"'
+    return None
+
+
+class Database:
+    """One SQLite database. Made by `make_database`; usable between `open` and `close`."""
+
+    def __init__(self, database: Any, path: Path | None) -> None:  # noqa: ANN401 -- peewee's
+        self.path = path
+        """The file, None for data in memory."""
+        self.announcer = Announcer(path)
+        self._database = database
+        self._writing = trio.CapacityLimiter(1)
+        # Data in memory has one connection, which one thread may use at a time.
+        self._reading = trio.CapacityLimiter(READERS) if path else self._writing
+
+    def open(self) -> None:
+        """Create what is missing and bring the core's tables up to date.
+
+        Raises `StorageError` when the file cannot be used. Blocks; meant for start-up.
+        """
+        try:
+            if self.path is None:
+                self._database.connect()
+            else:
+                # It holds key hashes: only its owner may read it. SQLite gives its -wal that mode.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self.migrate("core", Path(__file__).parent / "migrations")
+            with self.transaction() as database:
+                ensure_org(database, DEFAULT_ORG)
+        except (OSError, peewee.PeeweeException) as error:
+            raise StorageError(
+                f"cannot open the database {self.path or _MEMORY}: {error}"
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Peewee's database inside a write transaction, for code that runs in no event loop."""
+        with self._connection(), self._database.atomic("immediate"):
+            yield self._database
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[None]:
+        if self.path is None:
+            yield  # stays open as long as the process
+        else:
+            with self._database.connection_context():
+                yield
+
+    async def write(self, work: Callable[..., T], *args: object) -> T:
+        """Run `work(database, *args)` in a thread, in a transaction of its own."""
+
+        def run() -> T:
+            with self.transaction() as database:
+                return work(database, *args)
+
+        return await trio.to_thread.run_sync(run, limiter=self._writing)
+
+    async def read(self, work: Callable[..., T], *args: object) -> T:
+        """Run `work(database, *args)` in a thread. It must not write."""
+
+        def run() -> T:
+            with self._connection():
+                return work(self._database, *args)
+
+        return await trio.to_thread.run_sync(run, limiter=self._reading)
+
+    async def is_usable(self) -> bool:
+        """Whether a query gets an answer."""
+        try:
+            await self.read(lambda database: database.execute_sql("SELECT 1"))
+        except peewee.PeeweeException:
+            return False
+        return True
+
+    def migrate_package(self, name: str, package: str) -> list[str]:
+        """Apply the migrations that a plugin's package brings along, if it does."""
+        try:
+            directory = importlib.resources.files(package) / "migrations"
+        except (ModuleNotFoundError, TypeError, ValueError):
+            return []
+        return self.migrate(name, Path(str(directory)))
+
+    def migrate(self, name: str, directory: Path) -> list[str]:
+        """Apply what is new in a plugin's `migrations/`. Returns the names of what it applied.
+
+        Each plugin has a history table of its own: the runner keys it by file name, so two plugins
+        with a `0001_first.py` would otherwise hide each other's.
+        """
+        if not directory.is_dir():
+            return []
+        runner = Runner(self._database, str(directory), table_name=f"migrations_{name}")
+        try:
+            # Exclusive, so that of two processes that start at once the second finds it all done.
+            with self._connection(), self._database.atomic("exclusive"):
+                return list(runner.up())
+        except (peewee.PeeweeException, MigrationError) as error:
+            raise StorageError(f"migrations of {name} failed: {error}") from error
+
+    def close(self) -> None:
+        """Close what is open. Data in memory is gone afterwards."""
+        self._database.close()
+
+
+def make_database(url: str, root: Path) -> Database:
+    """The database of a storage URL, relative to `root`; nothing is opened or created yet.
+
+    Raises `ConfigError` for a URL that nobody serves.
+    """
+    if (wrong := check_storage_url(url)) is not None:
+        raise ConfigError([Problem(url, wrong)])
+    name = url.removeprefix(_PREFIX)
+    pragmas: dict[str, int | str] = {"foreign_keys": 1, "busy_timeout": 5000}
+    if name == _MEMORY:
+        memory = peewee.SqliteDatabase(
+            _MEMORY, pragmas=pragmas, thread_safe=False, check_same_thread=False
+        )
+        return Database(memory, None)
+    pragmas |= {"journal_mode": "wal", "synchronous": "full"}
+    path = root / name
+    return Database(peewee.SqliteDatabase(str(path), pragmas=pragmas, autoconnect=False), path)
+
+
+def ensure_org(database: Any, org: str) -> str:  # noqa: ANN401 -- peewee's
+    """The id of the organization with this id or name; made under that name if there is none."""
+    found = Org.select(Org.id).where((Org.id == org) | (Org.name == org)).tuples()
+    for row in found.execute(database):
+        return str(row[0])
+    Org.insert(id=org, name=org, created_at=int(time.time())).execute(database)
+    return org
