@@ -28,8 +28,8 @@ docs: $(STAMP)
 
 # What single tests want from Debian and npm. Without it they are skipped, except in CI.
 tools:
-	apt-get update -qq && apt-get install -y -qq nodejs npm
-	npm install --no-audit --no-fund --prefix tests/node
+	command -v node curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm curl; }
+	npm install --no-audit --no-fund --loglevel=error --prefix tests/node
 
 $(VENV)/.runtime: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -71,6 +71,8 @@ class Config:
     models: Mapping[str, ModelSettings]
     plugins: tuple[EnabledPlugin, ...]
     """In the order of the TOML, which is the order they run in."""
+    broken: frozenset[str] = frozenset()
+    """Plugins that are on but missing from `plugins`, for their tables have mistakes."""
 
 
 def read_config(path: Path, catalogue: Catalogue) -> Config:
@@ -118,6 +120,7 @@ class _Reader:
         self.data = data
         self.catalogue = catalogue
         self.problems: list[Problem] = []
+        self.broken: set[str] = set()
 
     def read(self) -> Config:
         for key in self.data:
@@ -130,10 +133,11 @@ class _Reader:
             providers=self._tables(ProviderSettings, "providers"),
             models=self._tables(ModelSettings, "models"),
             plugins=self._plugins(),
+            broken=frozenset(self.broken),
         )
         self._check_references(config)
         if self.problems:
-            raise ConfigError(self.problems)
+            raise ConfigError(self.problems, config)
         return config
 
     def _complain(self, path: KeyPath, message: str) -> None:
@@ -172,8 +176,12 @@ class _Reader:
                 hint = nearest(name, self.catalogue) or "; is its package installed?"
                 self._complain(path, f'unknown plugin "{name}"{hint}')
             elif self._section(path).get("enabled", True) is not False:
-                enabled.append(self._plugin(name, path))
-        return tuple(plugin for plugin in enabled if plugin is not None)
+                plugin = self._plugin(name, path)
+                if plugin is None:
+                    self.broken.add(name)
+                else:
+                    enabled.append(plugin)
+        return tuple(enabled)
 
     def _plugin(self, name: str, path: KeyPath) -> EnabledPlugin | None:
         try:

@@ -64,9 +64,11 @@ class Problem:
 class ConfigError(TollkeeperError):
     """The configuration cannot be used; `problems` holds all that is wrong with it."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[Problem], config: object = None) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+        self.config = config
+        """The `Config` as far as it could be read, for finding what else is wrong with it."""
 
 
 class PluginError(TollkeeperError):

@@ -9,7 +9,7 @@ import click
 
 from tollkeeper._cli.group import config_option, errors_shown
 from tollkeeper.catalogue import Catalogue
-from tollkeeper.config import Config, read_config
+from tollkeeper.config import read_config
 from tollkeeper.errors import ConfigError, PluginError, Problem
 from tollkeeper.schema import json_schema
 
@@ -110,7 +110,7 @@ def check(path: Path, as_json: bool) -> None:
     problems: list[Problem] = []
     warnings: list[Problem] = []
     try:
-        warnings = _build(read_config(path, Catalogue()))
+        warnings = build_warnings(path)
     except ConfigError as error:
         problems = error.problems
     if as_json:
@@ -126,14 +126,17 @@ def check(path: Path, as_json: bool) -> None:
     raise SystemExit(1 if problems else 0)
 
 
-def _build(config: Config) -> list[Problem]:
-    """Build all that `serve` would, short of starting it. Returns the warnings."""
+def build_warnings(path: Path) -> list[Problem]:
+    """Build all that `serve` would, but start nothing. Raises `ConfigError` with every problem."""
     from tollkeeper._server.generation import Shared
-    from tollkeeper._server.loading import build_generation
+    from tollkeeper._server.loading import build_generation, find_all_problems
     from tollkeeper.storage import make_database
 
-    database = make_database("sqlite:///:memory:", config.source.root)
-    return build_generation(config, Shared(database)).warnings
+    shared = Shared(make_database("sqlite:///:memory:", path.parent))
+    try:
+        return build_generation(read_config(path, Catalogue()), shared).warnings
+    except ConfigError as error:
+        raise find_all_problems(error, shared) from error
 
 
 def _shown(problems: list[Problem]) -> list[dict[str, str]]:

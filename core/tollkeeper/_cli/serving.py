@@ -16,6 +16,7 @@ import click
 import trio
 
 from tollkeeper._cli.group import config_option, errors_shown, log_to_stderr
+from tollkeeper._cli.project import build_warnings
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import Config, parse_config, read_config
 from tollkeeper.errors import TollkeeperError
@@ -55,6 +56,7 @@ def serve(path: Path) -> None:
     """Serve; SIGHUP reads the configuration again."""
     log_to_stderr()
     with errors_shown():
+        build_warnings(path)
         config = read_config(path, Catalogue())
         listener = _listen(config.server.bind)
         code = trio.run(_serve, config, listener, partial(read_config, path, Catalogue()))

@@ -3,6 +3,7 @@
 Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes the reply.
 """
 
+import contextlib
 import logging
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from tollkeeper.exchange import (
 
 log = logging.getLogger("tollkeeper")
 
+END_SECONDS = 0.1
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -185,6 +187,7 @@ class _Call:
             if relay.failure is not None:
                 raise relay.failure
         await self._finish(relay.tail, Outcome("completed", 200))
+        await read_to_end(reply)
 
     async def _write(self, data: bytes) -> None:
         if self.streaming:
@@ -257,6 +260,12 @@ class _Call:
             with trio.CancelScope(shield=True):
                 for reply in self.exchange.replies:
                     await reply.aclose()
+
+
+async def read_to_end(reply: Reply) -> None:
+    """Give the upstream a moment to end its reply too, so that its connection can be kept."""
+    with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
+        await reply.chunk()
 
 
 def unauthenticated(exchange: Exchange) -> Refused:

@@ -16,7 +16,7 @@ from tollkeeper._server.dispatch import ClientGone, handle
 from tollkeeper._server.generation import Generation
 from tollkeeper._server.generations import Generations
 from tollkeeper._server.incoming import Incoming
-from tollkeeper.errors import Refused
+from tollkeeper.errors import Refused, invalid_request
 from tollkeeper.exchange import Exchange, Head, Operation
 
 access_log = logging.getLogger("tollkeeper.access")
@@ -34,7 +34,9 @@ class Front:
         generation.enter()
         try:
             found = generation.find_operation(request.method, request.path)
-            if found is not None:
+            if not request.target.startswith(b"/"):
+                await connection.send_error(invalid_request("The request target is no path."))
+            elif found is not None:
                 await self._operation(request, connection, generation, *found)
             elif allowed := generation.methods_of(request.path):
                 await connection.send_error(wrong_method(request.method, allowed))

@@ -62,6 +62,7 @@ class RequestParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
         self._refusal: ApiError | None = None
+        self._resuming = False
         self.in_head = False
         """Whether a request has begun whose head is not whole."""
 
@@ -70,21 +71,40 @@ class RequestParser:
         if self.in_head or self._current is None:
             self._head_size += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # What follows would be another protocol. The request is answered as plain HTTP.
-            if self._current is not None:
-                self._current.keep_alive = False
-                self.on_message_complete()
+            while data:
+                data = self._parse(data)
         except httptools.HttpParserError as error:
             raise self._refusal or invalid_request(f"Malformed HTTP: {error}") from None
         if self.in_head and self._head_size > MAX_HEAD:
             raise _head_too_large()
 
+    def _parse(self, data: bytes) -> bytes:
+        """Parse; what is left where a request asks for another protocol. It is not switched to."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parser = httptools.HttpRequestParser(self)
+            self._resume_body()
+            return data[upgrade.args[0] :]
+        return b""
+
+    def _resume_body(self) -> None:
+        """Go on with the body, if any, of a request that the parser took for an upgrade."""
+        request = self.requests[-1]
+        for name in ("transfer-encoding", "content-length"):
+            if (value := request.headers.get(name, "0")) != "0":
+                self._resuming, request.complete = True, False
+                head = f"{request.method} / HTTP/1.1\r\n{name}: {value}\r\n\r\n"
+                self._parser.feed_data(head.encode("latin-1"))
+                self._resuming, self._current = False, request
+                return
+
     # Called by the parser.
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._resuming:
+            return
         self.in_head = True
         self._target, self._headers = b"", []
 
@@ -102,6 +122,8 @@ class RequestParser:
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        if self._resuming:
+            return
         parser = self._parser
         request = Incoming(
             parser.get_method().decode("ascii"),

@@ -25,11 +25,41 @@ def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = (
     that break their contract, names taken twice, services nobody offers.
     """
     registry, steps, instances = register_plugins(config, shared, old)
-    source, problems = config.source, _check_needs(config, registry)
+    problems = _check_needs(config, registry)
+    providers = _make_providers(config, registry, shared.pool, problems)
+    _check_server(config, steps, problems)
+    if problems:
+        raise ConfigError(problems)
+    sender = Sender(providers, registry.clock)
+    pipeline = sender.pipeline = _pipeline(config, steps, sender)
+    generation = Generation(config, registry, pipeline, instances)
+    generation.warnings = _warnings(config, steps)
+    return generation
+
+
+def find_all_problems(error: ConfigError, shared: Shared) -> ConfigError:
+    """The error with what building would have found too, had reading gone well."""
+    config = error.config
+    if not isinstance(config, Config):
+        return error
+    try:
+        registry, steps, _ = register_plugins(config, shared)
+        problems = _check_needs(config, registry)
+        _make_providers(config, registry, shared.pool, problems)
+        _check_server(config, steps, problems)
+    except ConfigError as further:
+        problems = further.problems
+    return ConfigError([*error.problems, *problems])
+
+
+def _check_server(
+    config: Config, steps: Mapping[str, tuple[Step, ...]], problems: list[Problem]
+) -> None:
+    source = config.source
     if (wrong := check_storage_url(config.storage.url)) is not None:
         problems.append(source.problem(("storage", "url"), wrong))
-    providers = _make_providers(config, registry, shared.pool, problems)
-    if not steps["authenticate"] and not config.server.open and not is_loopback(config.server.bind):
+    authenticated = steps["authenticate"] or config.broken
+    if not authenticated and not config.server.open and not is_loopback(config.server.bind):
         problems.append(
             source.problem(
                 ("server", "bind"),
@@ -38,13 +68,6 @@ def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = (
                 "bind to 127.0.0.1, or set server.open = true",
             )
         )
-    if problems:
-        raise ConfigError(problems)
-    sender = Sender(providers, registry.clock)
-    pipeline = sender.pipeline = _pipeline(config, steps, sender)
-    generation = Generation(config, registry, pipeline, instances)
-    generation.warnings = _warnings(config, steps)
-    return generation
 
 
 def register_plugins(
@@ -117,7 +140,8 @@ def _make_providers(
         factory = registry.providers.get(settings.kind)
         path = ("providers", name, "kind")
         if factory is None:
-            problems.append(config.source.problem(path, _unspoken(settings.kind, registry)))
+            if settings.kind not in config.broken:
+                problems.append(config.source.problem(path, _unspoken(settings.kind, registry)))
             continue
         upstream = PooledUpstream(pool, settings)
         context = ProviderContext(name, settings, upstream, upstream.client)

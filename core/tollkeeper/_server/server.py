@@ -15,6 +15,7 @@ from tollkeeper._server.connection import Connection, encode_head
 from tollkeeper._server.front import Front
 from tollkeeper._server.generation import Shared
 from tollkeeper._server.generations import Generations
+from tollkeeper._server.loading import find_all_problems
 from tollkeeper.config import Config
 from tollkeeper.errors import ConfigError, Failed, Problem
 from tollkeeper.settings import ServerSettings, split_bind
@@ -55,18 +56,20 @@ class Server:
         task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve on a bound socket. `started` means that the address answers."""
-        async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
-            self.generations = Generations(outer, self.shared, self._on_guard_crash)
-            await self.switch(self.config)
-            outer.start_soon(self._sweep)
-            self.address = _address_of(listener)
-            served = trio.Event()
-            await outer.start(self._serve_until_stopped, served, listener)
-            task_status.started()
-            await served.wait()
+        try:
+            async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
+                self.generations = Generations(outer, self.shared, self._on_guard_crash)
+                await self.switch(self.config)
+                outer.start_soon(self._sweep)
+                self.address = _address_of(listener)
+                served = trio.Event()
+                await outer.start(self._serve_until_stopped, served, listener)
+                task_status.started()
+                await served.wait()
+                outer.cancel_scope.cancel()
+        finally:
             await self.shared.pool.aclose()
-            outer.cancel_scope.cancel()
-        self.over.set()
+            self.over.set()
 
     async def _serve_until_stopped(
         self, served: trio.Event, listener: socket.socket, task_status: "trio.TaskStatus[Any]"
@@ -112,7 +115,7 @@ class Server:
             await self.switch(config)
         except ConfigError as error:
             log.error("the configuration was not changed:")
-            for problem in error.problems:
+            for problem in find_all_problems(error, self.shared).problems:
                 log.error("  %s", problem)
             return False
         except Exception:
