@@ -9,6 +9,11 @@ from tollkeeper.errors import ApiError
 from tollkeeper.settings import PriceSettings
 
 
+def new_request_id() -> str:
+    """An id for a request: in its log lines and its reply."""
+    return f"req_{secrets.token_hex(12)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who called. Written by the first `authenticate` that recognises the credential."""
@@ -195,7 +200,7 @@ class Exchange:
     """core: address of the peer"""
     arrived: float
     """core: monotonic seconds"""
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(12)}")
+    id: str = field(default_factory=new_request_id)
     """core; sent to the client as `x-request-id`"""
     principal: Principal = ANONYMOUS
     """`authenticate`"""

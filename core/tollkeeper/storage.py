@@ -162,7 +162,11 @@ def make_database(url: str, root: Path) -> Database:
     pragmas: dict[str, int | str] = {"foreign_keys": 1, "busy_timeout": 5000}
     if name == _MEMORY:
         memory = peewee.SqliteDatabase(
-            _MEMORY, pragmas=pragmas, thread_safe=False, check_same_thread=False
+            _MEMORY,
+            pragmas=pragmas,
+            thread_safe=False,
+            check_same_thread=False,
+            autoconnect=False,
         )
         return Database(memory, None)
     pragmas |= {"journal_mode": "wal", "synchronous": "full"}

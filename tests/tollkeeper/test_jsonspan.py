@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ def write(value: object, random: Random) -> str:
 
 
 @st.composite
-def objects(draw: st.DrawFn) -> tuple[dict[str, object], bytes]:
+def objects(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
     document = draw(st.dictionaries(texts, values, max_size=5))
     return document, write(document, draw(st.randoms(use_true_random=False))).encode()
 
@@ -49,7 +50,7 @@ def objects(draw: st.DrawFn) -> tuple[dict[str, object], bytes]:
 @settings(deadline=None)
 @given(objects())
 def test_members_are_those_that_a_parser_finds(
-    given_object: tuple[dict[str, object], bytes],
+    given_object: tuple[dict[str, Any], bytes],
 ) -> None:
     document, data = given_object
     found = [(key, data[start:end]) for key, start, end in members(data)]
@@ -61,7 +62,7 @@ def test_members_are_those_that_a_parser_finds(
 @settings(deadline=None)
 @given(objects(), values)
 def test_only_the_bytes_of_a_replaced_value_change(
-    given_object: tuple[dict[str, object], bytes], new: object
+    given_object: tuple[dict[str, Any], bytes], new: object
 ) -> None:
     document, data = given_object
     for key, start, end in members(data):
@@ -75,7 +76,7 @@ def test_only_the_bytes_of_a_replaced_value_change(
 @settings(deadline=None)
 @given(objects(), values)
 def test_a_key_that_was_missing_is_added_behind_all_others(
-    given_object: tuple[dict[str, object], bytes], new: object
+    given_object: tuple[dict[str, Any], bytes], new: object
 ) -> None:
     document, data = given_object
     assert find_value(data, b"added") is None

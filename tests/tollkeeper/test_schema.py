@@ -128,7 +128,9 @@ def test_tables_of_the_same_name_in_two_plugins_stay_apart() -> None:
     def plugin(field: str) -> type[Any]:
         rule = type("Rule", (Table,), {"__annotations__": {field: str}})
         annotations = {"rule": rule}
-        return type("P", (), {"Settings": type("S", (PluginSettings,), {"__annotations__": annotations})})
+        return type(
+            "P", (), {"Settings": type("S", (PluginSettings,), {"__annotations__": annotations})}
+        )
 
     schema = json_schema([toy("one", plugin("left")), toy("two", plugin("right"))], ["one", "two"])
     plugins = schema["properties"]["plugins"]["properties"]
@@ -204,10 +206,10 @@ simple_defaults = (
 def test_a_default_reads_back_as_itself(default: bool | int | float | str | Decimal) -> None:
     field = FieldInfo(annotation=type(default), default=default)
     read = tomllib.loads(f"default = {default_toml(field)}", parse_float=Decimal)["default"]
-    assert read == (Decimal(default) if isinstance(default, float) else default)
+    assert type(default)(read) == default
 
 
-def test_an_option_without_a_default_has_none_in_the_table() -> None:
+def test_the_option_table_says_the_kind_and_the_default_of_each() -> None:
     rows = {name: (kind, default) for name, kind, default, _ in option_rows(ToySettings)}
     assert rows["hook"] == ("string", "")
     assert rows["inner"] == ("table", "")
@@ -215,5 +217,4 @@ def test_an_option_without_a_default_has_none_in_the_table() -> None:
     assert rows["words"][0] == "array of strings"
     assert rows["enabled"] == ("boolean", "true")
     assert rows["room"] == ("integer or string", '"2MiB"')
-    assert dict(CORE_TABLES)["models.<name>.price"] is not None
     assert option_rows(Inner) == [("word", "string", "", "A word.")]

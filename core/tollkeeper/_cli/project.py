@@ -3,15 +3,18 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tollkeeper._cli.group import config_option, errors_shown
 from tollkeeper.catalogue import Catalogue
-from tollkeeper.config import read_config
+from tollkeeper.config import Config, read_config
 from tollkeeper.errors import ConfigError, PluginError, Problem
 from tollkeeper.schema import json_schema
+
+if TYPE_CHECKING:
+    from tollkeeper._server.generation import Shared
 
 _PROVIDERS = {
     "openai": """\
@@ -110,7 +113,7 @@ def check(path: Path, as_json: bool) -> None:
     problems: list[Problem] = []
     warnings: list[Problem] = []
     try:
-        warnings = build_warnings(path)
+        warnings = build_warnings(load_config(path))
     except ConfigError as error:
         problems = error.problems
     if as_json:
@@ -126,17 +129,28 @@ def check(path: Path, as_json: bool) -> None:
     raise SystemExit(1 if problems else 0)
 
 
-def build_warnings(path: Path) -> list[Problem]:
-    """Build all that `serve` would, but start nothing. Raises `ConfigError` with every problem."""
+def load_config(path: Path) -> Config:
+    """Read the file. Raises `ConfigError` with all problems, those of building included."""
+    from tollkeeper._server.loading import find_all_problems
+
+    try:
+        return read_config(path, Catalogue())
+    except ConfigError as error:
+        raise find_all_problems(error, _unopened()) from error
+
+
+def build_warnings(config: Config) -> list[Problem]:
+    """Build all that `serve` would, but start nothing. Raises `ConfigError`."""
+    from tollkeeper._server.loading import build_generation
+
+    return build_generation(config, _unopened()).warnings
+
+
+def _unopened() -> "Shared":
     from tollkeeper._server.generation import Shared
-    from tollkeeper._server.loading import build_generation, find_all_problems
     from tollkeeper.storage import make_database
 
-    shared = Shared(make_database("sqlite:///:memory:", path.parent))
-    try:
-        return build_generation(read_config(path, Catalogue()), shared).warnings
-    except ConfigError as error:
-        raise find_all_problems(error, shared) from error
+    return Shared(make_database("sqlite:///:memory:", Path()))
 
 
 def _shown(problems: list[Problem]) -> list[dict[str, str]]:

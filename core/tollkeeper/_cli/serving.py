@@ -16,7 +16,7 @@ import click
 import trio
 
 from tollkeeper._cli.group import config_option, errors_shown, log_to_stderr
-from tollkeeper._cli.project import build_warnings
+from tollkeeper._cli.project import load_config
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import Config, parse_config, read_config
 from tollkeeper.errors import TollkeeperError
@@ -56,10 +56,9 @@ def serve(path: Path) -> None:
     """Serve; SIGHUP reads the configuration again."""
     log_to_stderr()
     with errors_shown():
-        build_warnings(path)
-        config = read_config(path, Catalogue())
-        listener = _listen(config.server.bind)
-        code = trio.run(_serve, config, listener, partial(read_config, path, Catalogue()))
+        config = load_config(path)
+        with _listen(config.server.bind) as listener:
+            code = trio.run(_serve, config, listener, partial(read_config, path, Catalogue()))
     raise SystemExit(code)
 
 
@@ -70,8 +69,8 @@ def demo(bind: str | None) -> None:
     log_to_stderr()
     with errors_shown():
         config = parse_config(DEMO_CONFIG, Catalogue(), name="built in; data in memory")
-        listener = _listen(bind) if bind else _listen_near()
-        code = trio.run(_serve, config, listener, None)
+        with _listen(bind) if bind else _listen_near() as listener:
+            code = trio.run(_serve, config, listener, None)
     raise SystemExit(code)
 
 

@@ -6,7 +6,6 @@ and the handler cancelled. A half-closed connection counts as left, as it does b
 
 import http
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
@@ -15,7 +14,7 @@ import trio
 from tollkeeper._server.dispatch import ClientGone
 from tollkeeper._server.incoming import Incoming, RequestParser
 from tollkeeper.errors import ApiError, Refused, invalid_request
-from tollkeeper.exchange import Head, OutcomeKind
+from tollkeeper.exchange import Head, OutcomeKind, new_request_id
 from tollkeeper.settings import ServerSettings
 
 log = logging.getLogger("tollkeeper")
@@ -161,7 +160,7 @@ class Connection:
             return
 
     def _error_reply(self, error: ApiError) -> tuple[Head, bytes]:
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = new_request_id()
         log.info("%s %s -> %d: %s", request_id, self.client, error.status, error.message)
         headers = {"content-type": "application/json", "x-request-id": request_id}
         return Head(error.status, {**headers, **error.headers}), error.body()

@@ -1,5 +1,6 @@
 """One HTTP/1.1 connection to an upstream: a request out, a reply in, one after the other."""
 
+import contextlib
 from collections import deque
 
 import httptools
@@ -95,21 +96,14 @@ class Link:
             return
         # A server may refuse before it has read everything: read while still writing.
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write_unless_answered, data)
+            nursery.start_soon(self._write, data)
             await self._read_head()
             nursery.cancel_scope.cancel()
 
     async def _write(self, data: bytes) -> None:
-        try:
+        """Write; a connection that breaks here may still hold a reply, so reading tells."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise UpstreamError("broken", f"the connection broke while sending: {error}") from error
-
-    async def _write_unless_answered(self, data: bytes) -> None:
-        try:
-            await self._write(data)
-        except UpstreamError:
-            return  # the reply, or its absence, says it better
 
     async def _read_head(self) -> None:
         while not self._head_done:

@@ -5,18 +5,21 @@ Quart cannot take a rule back, so each plugin set has an app of its own.
 
 from __future__ import annotations
 
-import secrets
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from tollkeeper.errors import ApiError, Failed, Refused, find_api_error, invalid_request
+from tollkeeper.exchange import new_request_id
 from tollkeeper.gateway import OPEN_POLICIES, Authorizer, Route
 
 if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
+
+log = logging.getLogger("tollkeeper")
 
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 _CODES |= {409: "conflict", 413: "request_too_large"}
@@ -76,20 +79,21 @@ async def _http_error(error: Any) -> Response:  # noqa: ANN401 -- werkzeug's
 
 
 async def _error(error: Exception) -> Response:
-    import logging
-
     if (found := find_api_error(error)) is not None:
         return _shown(found)
-    logging.getLogger("tollkeeper").error("a management route crashed", exc_info=error)
+    log.error("a management route crashed", exc_info=error)
     return _shown(Failed(500, "server_error", "The gateway failed to handle this request."))
 
 
 def _shown(error: ApiError) -> Response:
-    from quart import Response
+    from quart import Response, request
 
-    return Response(error.body(), error.status, error.headers, content_type="application/json")
+    headers = {**error.headers, "x-request-id": new_request_id()}
+    where = f"{request.method} {request.path}"
+    log.info("%s %s -> %d %s", headers["x-request-id"], where, error.status, error.message)
+    return Response(error.body(), error.status, headers, content_type="application/json")
 
 
 async def _with_request_id(response: Response) -> Response:
-    response.headers.setdefault("x-request-id", f"req_{secrets.token_hex(12)}")
+    response.headers.setdefault("x-request-id", new_request_id())
     return response

@@ -18,6 +18,7 @@ from tollkeeper._server.generations import Generations
 from tollkeeper._server.loading import find_all_problems
 from tollkeeper.config import Config
 from tollkeeper.errors import ConfigError, Failed, Problem
+from tollkeeper.exchange import new_request_id
 from tollkeeper.settings import ServerSettings, split_bind
 from tollkeeper.storage import Database
 
@@ -170,8 +171,10 @@ def _peer(stream: trio.SocketStream) -> str:
 
 async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:
     body = Failed(503, "server_error", "The gateway has too many connections.").body()
+    request_id = new_request_id()
+    log.warning("%s a client was turned away: max_connections is reached", request_id)
     headers = {"content-type": "application/json", "content-length": str(len(body))}
-    headers |= {"connection": "close", "retry-after": "1"}
+    headers |= {"connection": "close", "retry-after": "1", "x-request-id": request_id}
     with trio.move_on_after(settings.write_timeout):
         try:
             await stream.send_all(encode_head(503, headers) + body)

@@ -1,0 +1,113 @@
+"""One connection, over memory: what stories on sockets cannot see."""
+
+import pytest
+import trio
+import trio.testing
+
+from tollkeeper._server.connection import Connection, encode_head
+from tollkeeper._server.incoming import Incoming
+from tollkeeper.exchange import Head
+from tollkeeper.settings import ServerSettings
+
+
+def test_a_header_that_would_break_the_head_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    head = encode_head(
+        200, {"good": "1", "evil": "1\r\nset-cookie: x", "nul": "\x00", "wide": "é€"}
+    )
+    lines = head.decode("latin-1").split("\r\n")
+    assert lines[0] == "HTTP/1.1 200 OK"
+    assert lines[1].startswith("date: ")
+    assert lines[2:] == ["good: 1", "wide: é?", "", ""]
+    assert "evil" in caplog.text
+
+
+def test_a_status_without_a_name_still_has_its_line() -> None:
+    assert encode_head(599, {}).startswith(b"HTTP/1.1 599 ")
+
+
+async def talk(handler: object, data: bytes, **settings: float) -> bytes:
+    """Everything that a connection answers to `data`."""
+    client, server = trio.testing.memory_stream_pair()
+    assert callable(handler)
+    connection = Connection(server, "memory", ServerSettings(**settings), handler)  # type: ignore[arg-type]
+    received = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await client.send_all(data)
+        with trio.move_on_after(1):
+            while more := await client.receive_some(65536):
+                received += more
+        nursery.cancel_scope.cancel()
+    return received
+
+
+async def test_a_crash_of_the_handler_ends_its_connection_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def crash(_request: Incoming, _connection: Connection) -> None:
+        raise RuntimeError("a bug")
+
+    assert await talk(crash, b"GET / HTTP/1.1\r\n\r\n") == b""
+    assert "a bug" in caplog.text
+
+
+async def test_a_stream_is_framed_in_chunks_and_ended_with_its_last_bytes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def stream(_request: Incoming, connection: Connection) -> None:
+        await connection.begin(Head(200, {"a": "1"}), b"one")
+        await connection.write(b"two")
+        await connection.end(b"three")
+
+    data = await talk(stream, b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
+
+
+async def test_an_old_client_gets_its_stream_bare_and_the_connection_closed() -> None:
+    async def stream(_request: Incoming, connection: Connection) -> None:
+        await connection.begin(Head(200, {}), b"one")
+        await connection.end(b"two")
+
+    data = await talk(stream, b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert (body, b"connection: close" in head) == (b"onetwo", True)
+
+
+async def test_an_idle_connection_is_closed_by_the_sweep_and_a_busy_one_is_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    finish = trio.Event()
+
+    async def slow(_request: Incoming, connection: Connection) -> None:
+        await finish.wait()
+        await connection.send(Head(200, {}), b"done")
+
+    client, server = trio.testing.memory_stream_pair()
+    connection = Connection(server, "memory", ServerSettings(keep_alive_timeout=10), slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await client.send_all(b"GET / HTTP/1.1\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        connection.sweep(trio.current_time() + 1000)
+        finish.set()
+        assert (await client.receive_some(65536)).endswith(b"done")
+        await trio.testing.wait_all_tasks_blocked()
+        connection.sweep(trio.current_time() + 9)
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        connection.sweep(trio.current_time() + 11)
+        assert await client.receive_some(65536) == b""
+
+
+async def test_a_draining_connection_says_that_it_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def answer(_request: Incoming, connection: Connection) -> None:
+        connection.draining = True
+        await connection.send(Head(200, {}), b"last")
+
+    data = await talk(answer, b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert data.count(b"HTTP/1.1 200 OK") == 1
+    assert b"connection: close" in data
