@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tollkeeper.__main__ import main
 from tollkeeper._server.generation import Shared
@@ -200,6 +202,15 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_first_tutorial_shows_what_init_writes(tmp_path: Path) -> None:
+    config = tmp_path / "tollkeeper.toml"
+    arguments = ["init", "--provider", "demo", "--config", str(config)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    shown = next(block for block in blocks("toml") if block.page.name == "first-gateway.md")
+    assert tomllib.loads(shown.text) == tomllib.loads(config.read_text())
 
 
 def test_the_code_of_the_plugin_tutorial_is_that_of_its_folder() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import trio
 
+from tollkeeper.errors import TollkeeperError
+
 log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_SECONDS = 5.0
@@ -58,7 +60,11 @@ class Announcer:
     def _sockets(self) -> list[Path]:
         if self._database is None:
             return []
-        return sorted(self._database.parent.glob(f"{self._database.name}.*.sock"))
+        return sorted(
+            path
+            for path in self._database.parent.iterdir()
+            if path.name.startswith(f"{self._database.name}.") and path.suffix == ".sock"
+        )
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
@@ -88,6 +94,8 @@ class Announcer:
                 topic = await stream.receive_some(_MAX_TOPIC)
                 await self.apply(topic.decode().strip())
                 await stream.send_all(_DONE)
+        except trio.BrokenResourceError:
+            log.warning("the process that announced a change did not wait for its confirmation")
         except Exception:
             # The other side sees no confirmation and says so; this process goes on serving.
             log.exception("a change announced by another process could not be applied")
@@ -100,12 +108,11 @@ def _tell(path: Path, topic: str) -> bool:
         client.settimeout(ACKNOWLEDGE_SECONDS)
         try:
             client.connect(address)
+            client.sendall(f"{topic}\n".encode())
+            return client.recv(len(_DONE)) == _DONE
         except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)  # left by a process that was killed
             return True
-        try:
-            client.sendall(f"{topic}\n".encode())
-            return client.recv(len(_DONE)) == _DONE
         except OSError:
             return False
 
@@ -116,6 +123,8 @@ def _reachable(path: Path) -> Iterator[str]:
     if len(os.fsencode(path)) < 100:
         yield str(path)
         return
+    if not Path("/proc/self/fd").is_dir():
+        raise TollkeeperError(f"the path {path} is too long for a socket: move the database")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

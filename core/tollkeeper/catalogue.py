@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from tollkeeper.errors import PluginError
-from tollkeeper.hookspecs import Hooks
+from tollkeeper.hookspecs import PROJECT, Hooks
 from tollkeeper.settings import PluginSettings
 
 GROUP = "tollkeeper"
@@ -39,7 +39,8 @@ class PluginClass:
 
     def hooks(self) -> list[str]:
         """The hooks it implements, in the order of a request."""
-        return [hook for hook in vars(Hooks) if hook[0] != "_" and hasattr(self.cls, hook)]
+        marker = f"{PROJECT}_impl"
+        return [hook for hook in vars(Hooks) if hasattr(getattr(self.cls, hook, None), marker)]
 
 
 class Catalogue(Mapping[str, str]):
@@ -71,7 +72,7 @@ class Catalogue(Mapping[str, str]):
         try:
             plugin = point.load()
         except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
+            cause = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise PluginError(
                 f"plugin {name} ({point.value}) cannot be imported: {cause}"
             ) from error

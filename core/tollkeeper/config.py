@@ -1,6 +1,5 @@
 """From the text of a TOML file to checked settings, with every mistake told at once."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from tollkeeper.catalogue import Catalogue, PluginClass
-from tollkeeper.errors import ConfigError, PluginError, Problem
+from tollkeeper.errors import ConfigError, PluginError, Problem, by_line
+from tollkeeper.explain import dotted, explain, nearest
 from tollkeeper.settings import (
     ModelSettings,
     PluginSettings,
@@ -75,8 +74,12 @@ class Config:
     """Plugins that are on but missing from `plugins`, for their tables have mistakes."""
 
 
-def read_config(path: Path, catalogue: Catalogue) -> Config:
-    """Read and check a file. Raises `ConfigError` with all problems."""
+def read_config(path: Path, catalogue: Catalogue, *, without_providers: bool = False) -> Config:
+    """Read and check a file. Raises `ConfigError` with all problems.
+
+    `without_providers` leaves references in `[providers.*]` alone, for a command that needs no
+    credential should not ask for one.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -84,19 +87,33 @@ def read_config(path: Path, catalogue: Catalogue) -> Config:
         raise ConfigError([Problem(str(path), hint)]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), f"cannot be read: {error}")]) from None
-    return parse_config(text, catalogue, name=str(path), root=path.resolve().parent)
+    return parse_config(
+        text,
+        catalogue,
+        name=str(path),
+        root=path.resolve().parent,
+        unresolved=("providers",) if without_providers else (),
+    )
 
 
 def parse_config(
-    text: str, catalogue: Catalogue, *, name: str = "<config>", root: Path | None = None
+    text: str,
+    catalogue: Catalogue,
+    *,
+    name: str = "<config>",
+    root: Path | None = None,
+    unresolved: tuple[str, ...] = (),
 ) -> Config:
-    """Check the text of a configuration. Raises `ConfigError` with all problems."""
+    """Check the text of a configuration. Raises `ConfigError` with all problems.
+
+    References are left as they stand in the sections named in `unresolved`.
+    """
     try:
         data = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(name, str(error))]) from None
     source = Source(name, root or Path.cwd(), locate_keys(text))
-    return _Reader(source, data, catalogue).read()
+    return _Reader(source, data, catalogue, unresolved).read()
 
 
 def _syntax_problem(name: str, message: str) -> Problem:
@@ -106,16 +123,17 @@ def _syntax_problem(name: str, message: str) -> Problem:
     return Problem(f"{name}:{place.group(1)}", f"is not TOML: {message.replace(place.group(), '')}")
 
 
-def nearest(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str]) -> str:
-    """` - did you mean "x"?`, or nothing where no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f' - did you mean "{close[0]}"?' if close else ""
-
-
 class _Reader:
     """One reading of one text; collects problems instead of stopping at the first."""
 
-    def __init__(self, source: Source, data: dict[str, Any], catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        source: Source,
+        data: dict[str, Any],
+        catalogue: Catalogue,
+        unresolved: tuple[str, ...],
+    ) -> None:
+        self.unresolved = unresolved
         self.source = source
         self.data = data
         self.catalogue = catalogue
@@ -135,9 +153,9 @@ class _Reader:
             plugins=self._plugins(),
             broken=frozenset(self.broken),
         )
-        self._check_references(config)
+        self._check_references()
         if self.problems:
-            raise ConfigError(self.problems, config)
+            raise ConfigError(sorted(set(self.problems), key=by_line), config)
         return config
 
     def _complain(self, path: KeyPath, message: str) -> None:
@@ -153,12 +171,12 @@ class _Reader:
         return cast("dict[str, Any]", value)
 
     def _table(self, model: type[TableT], path: KeyPath) -> TableT | None:
-        raw = self._expand(self._section(path), path)
+        written = self._section(path)
         try:
-            return model.model_validate(raw)
+            return model.model_validate(self._expand(written, path))
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_context=True):
-                self._complain((*path, *detail["loc"]), _explain(detail, model, path, raw))
+                self._complain((*path, *detail["loc"]), explain(detail, model, path, written))
             return None
 
     def _tables(self, model: type[TableT], section: str) -> dict[str, TableT]:
@@ -192,16 +210,22 @@ class _Reader:
         settings = self._table(plugin.settings, path)
         return None if settings is None else EnabledPlugin(plugin, settings)
 
-    def _check_references(self, config: Config) -> None:
-        named = self._section(("providers",))
-        for name, model in config.models.items():
-            for index, deployment in enumerate(model.deployments):
-                if deployment.provider not in named:
+    def _check_references(self) -> None:
+        """Every deployment's provider, whatever else is wrong with the model."""
+        providers = self._section(("providers",))
+        for name, model in self._section(("models",)).items():
+            deployments = model.get("deployments", []) if isinstance(model, dict) else []
+            for index, deployment in enumerate(
+                deployments if isinstance(deployments, list) else []
+            ):
+                wanted = deployment.get("provider") if isinstance(deployment, dict) else None
+                if isinstance(wanted, str) and wanted not in providers:
                     path = ("models", name, "deployments", index, "provider")
-                    hint = nearest(deployment.provider, named)
-                    self._complain(path, f'unknown provider "{deployment.provider}"{hint}')
+                    self._complain(path, f'unknown provider "{wanted}"{nearest(wanted, providers)}')
 
     def _expand(self, value: Any, path: KeyPath) -> Any:  # noqa: ANN401 -- whatever TOML holds
+        if path[0] in self.unresolved:
+            return value
         if isinstance(value, dict):
             return {key: self._expand(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
@@ -232,59 +256,3 @@ class _Reader:
 _REFERENCE = re.compile(
     r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?)\}"
 )
-
-
-def dotted(path: KeyPath) -> str:
-    """A key path as TOML writes it."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
-            text += ("." if text else "") + (part if bare else f'"{part}"')
-    return text
-
-
-def _explain(detail: ErrorDetails, model: type[Table], path: KeyPath, raw: object) -> str:
-    loc = detail["loc"]
-    key = dotted((*path, *loc))
-    if detail["type"] == "extra_forbidden":
-        known = list(_model_at(model, loc[:-1]).model_fields)
-        table = dotted((*path, *loc[:-1]))
-        return f'unknown key "{loc[-1]}" in [{table}]{nearest(str(loc[-1]), known)}'
-    if detail["type"] == "missing":
-        return f"{key} is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{key} = {_shown(raw, loc)}: {message[0].lower()}{message[1:]}"
-
-
-def _model_at(model: type[Table], loc: tuple[str | int, ...]) -> type[Table]:
-    """The model that validates what stands at `loc` inside `model`."""
-    for part in loc:
-        if isinstance(part, str) and part in model.model_fields:
-            for inner in _tables_in(model.model_fields[part].annotation):
-                model = inner
-    return model
-
-
-def _tables_in(annotation: Any) -> list[type[Table]]:  # noqa: ANN401 -- an annotation
-    if isinstance(annotation, type) and issubclass(annotation, Table):
-        return [annotation]
-    return [t for arg in getattr(annotation, "__args__", ()) for t in _tables_in(arg)]
-
-
-def _shown(raw: object, loc: tuple[str | int, ...]) -> str:
-    """The offending value as the person wrote it, unless it may be a secret."""
-    value: Any = raw
-    for part in loc:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return "(nothing)"
-    secret = re.search(r"credential|secret|password|token|key$", str(loc[-1]) if loc else "")
-    if secret:
-        return "***"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)

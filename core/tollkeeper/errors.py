@@ -61,6 +61,12 @@ class Problem:
         return f"{self.where}: {self.message}"
 
 
+def by_line(problem: Problem) -> tuple[str, int]:
+    """The order in which a person meets the problems of a file."""
+    name, _, line = problem.where.rpartition(":")
+    return (name, int(line)) if line.isdecimal() else (problem.where, 0)
+
+
 class ConfigError(TollkeeperError):
     """The configuration cannot be used; `problems` holds all that is wrong with it."""
 

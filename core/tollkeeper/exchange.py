@@ -23,6 +23,7 @@ class Principal:
     key: str | None = None
     """Id of the virtual key, None for an anonymous caller."""
     name: str = "anonymous"
+    """What people call the key."""
     rpm: int | None = None
     """Requests per minute granted to this key instead of the general setting."""
 
@@ -46,6 +47,7 @@ class Deployment:
     weight: int = 1
     """Share of the traffic that tries this one first; 0 serves as a fallback only."""
     price: PriceSettings | None = None
+    """US dollars per million tokens; None while unknown."""
 
     @property
     def name(self) -> str:
@@ -58,11 +60,17 @@ class Usage:
     """Tokens of one attempt, and how they are known."""
 
     input_tokens: int
+    """All input, that from and to a cache included."""
     output_tokens: int
+    """All output, reasoning included."""
     cache_read_tokens: int = 0
+    """Input that came from a prompt cache."""
     cache_write_tokens: int = 0
+    """Input that was written to a prompt cache."""
     reasoning_tokens: int = 0
+    """Output that the client does not see."""
     evidence: Literal["provider", "counted", "estimated"] = "provider"
+    """Told by the provider, counted from what passed, or estimated."""
 
 
 OutcomeKind = Literal["completed", "refused", "failed", "gone", "stopped"]
@@ -78,9 +86,11 @@ class Outcome:
     """
 
     kind: OutcomeKind
+    """Which of the five."""
     status: int = 0
     """HTTP status that the client saw; 0 when none was sent."""
     error: ApiError | None = None
+    """What the client was told, for `refused` and `failed`."""
 
 
 class Reply(Protocol):
@@ -105,11 +115,13 @@ class Attempt:
     """One try at one deployment. Made by the core; `id` goes upstream with the request."""
 
     deployment: Deployment
+    """What is tried."""
     number: int
     """1 for the first try of the exchange."""
     started: float
     """Monotonic seconds."""
     id: str = field(default_factory=lambda: f"att_{secrets.token_hex(12)}")
+    """Unique; goes upstream as `x-client-request-id`."""
     holds: dict[str, object] = field(default_factory=dict)
     """What each plugin's `attempt` reserved, under the plugin's name; popped by it in settle."""
     sent: bool = False
@@ -117,6 +129,7 @@ class Attempt:
     status: int = 0
     """HTTP status of the upstream; 0 while it has not answered."""
     error: Exception | None = None
+    """Why it came to nothing, if it did."""
     usage_data: bytes = b""
     """The provider's own usage object as JSON, when it reached us whole."""
     usage: Usage | None = None
@@ -142,6 +155,7 @@ class Head:
     """Status and headers of the reply to the client. `reply` hooks may add headers."""
 
     status: int
+    """HTTP status; not to be changed."""
     headers: dict[str, str]
     """Names in lower case, values without line breaks."""
 
@@ -151,8 +165,11 @@ class Answer:
     """A reply made here, without an upstream: by `respond`, or by an operation of its own."""
 
     body: bytes
+    """The whole body."""
     status: int = 200
+    """HTTP status."""
     content_type: str = "application/json"
+    """Of the body."""
 
 
 class Dialect(Protocol):
@@ -179,11 +196,17 @@ class Operation:
     """
 
     name: str
+    """What logs call it."""
     method: str
+    """HTTP method, in capitals."""
     path: str
+    """Of the URL, with `{name}` at its end where the rest is a value."""
     dialect: Dialect | None = None
+    """How its bodies are read; None for one without a model."""
     answer: "Callable[[Exchange], Answer] | None" = None
+    """Answers here, without an upstream; may raise `Refused`."""
     summary: str = ""
+    """One line for the reference."""
 
 
 @dataclass(slots=True)

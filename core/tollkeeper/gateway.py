@@ -141,12 +141,16 @@ class Registry:
     services: dict[type[Any], object] = field(default_factory=dict)
     needs: list[tuple[str, type[Any]]] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Who added what, by kind and name."""
 
     def claim(self, owner: str, kind: str, name: str) -> None:
         """Take a name for a plugin; a name that is taken is an error that tells by whom."""
-        other = self.owners.setdefault((kind, name), owner)
-        if other is not owner:
+        other = self.owners.get((kind, name))
+        if other == owner:
+            raise PluginError(f"plugin {owner} adds {kind} {name} twice")
+        if other is not None:
             raise PluginError(f"plugins {other} and {owner} both add {kind} {name}; turn one off")
+        self.owners[kind, name] = owner
 
 
 class Gateway:
@@ -174,7 +178,8 @@ class Gateway:
     def add_operation(self, operation: Operation) -> None:
         """Offer clients another call, run through every stage."""
         key = (operation.method, operation.path)
-        self._registry.claim(self._plugin, "operation", " ".join(key))
+        pattern = operation.path.partition("{")[0] + "{}" * ("{" in operation.path)
+        self._registry.claim(self._plugin, "operation", f"{operation.method} {pattern}")
         self._registry.operations[key] = operation
 
     def add_route(
@@ -196,7 +201,8 @@ class Gateway:
         is declared; it returns a model, a dict or a Quart response.
         """
         policies = frozenset({policy}) if isinstance(policy, str) else policy
-        if not policies or not policies <= (OPEN_POLICIES | ROLE_POLICIES):
+        one_way = len(policies) == 1 or policies <= ROLE_POLICIES
+        if not policies or not one_way or not policies <= (OPEN_POLICIES | ROLE_POLICIES):
             known = ", ".join(sorted(OPEN_POLICIES | ROLE_POLICIES))
             raise PluginError(f"plugin {self._plugin}: route {path} needs a policy of: {known}")
         route = Route(path, tuple(methods), handler, policies, body, reply, tuple(errors), summary)
@@ -219,6 +225,8 @@ class Gateway:
 
     def offer(self, protocol: type[ServiceT], service: ServiceT) -> None:
         """Offer a service that the core declares as a `Protocol` to other plugins."""
+        if not isinstance(service, protocol):
+            raise PluginError(f"plugin {self._plugin} offers no {protocol.__name__}, as it says")
         self._registry.claim(self._plugin, "service", protocol.__name__)
         self._registry.services[protocol] = service
 
@@ -229,4 +237,4 @@ class Gateway:
     def find(self, protocol: type[ServiceT]) -> ServiceT | None:
         """The service offered for `protocol`, None without one. Complete after `register`."""
         service = self._registry.services.get(protocol)
-        return service if service is None or isinstance(service, protocol) else None
+        return service if isinstance(service, protocol) else None

@@ -125,20 +125,23 @@ class Hooks:
         """
 
     @hookspec
-    def reply(self, exchange: Exchange, head: Head) -> None:
-        """Add headers to the reply.
-
-        When: before its first byte; for refusals and errors too, where any stage may not have run.
-        """
-
-    @hookspec
     def tap(self, exchange: Exchange) -> Tap | None:
         """Return a function that the events of this reply go through, or None.
 
-        When: the upstream's reply has begun; for an answer made here too. The function gets each
-        event (one SSE event of a stream, the whole body otherwise) and returns what goes on:
-        nothing, one or many; then None once at a clean end, to give back what it holds. After an
-        error held events are dropped. It may not wait. Raise `Refused` or `Failed` to abort.
+        When: the upstream's reply has begun, and nothing of it has gone to the client; for an
+        answer made here too. The function gets each event (one SSE event of a stream, the whole
+        body otherwise) and returns what goes on: nothing, one or many; then None once at a clean
+        end, to give back what it holds. After an error held events are dropped. It may not wait.
+        Raise `Refused` or `Failed` to abort.
+        """
+
+    @hookspec
+    def reply(self, exchange: Exchange, head: Head) -> None:
+        """Add headers to the reply.
+
+        When: before the reply's first byte, once, when it is known how the reply begins; for
+        refusals and errors too, where any stage may not have run. What crashes in here adds
+        nothing: the reply is due in any case.
         """
 
     @hookspec(firstresult=True)
@@ -147,6 +150,7 @@ class Hooks:
 
         When: once per attempt, just before settle. `attempt.usage_data` is the provider's own
         usage where it reached us whole. The first answer wins; with none, that usage is taken.
+        A crash in here is counted and skipped, for settling is due in any case.
         """
 
     @hookspec

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-_KEY = re.compile(rb'[\s,{]*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, so that a long string leaves no trail to go back on.
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_KEY = re.compile(rb"[\s,{]*(" + _TEXT + rb")\s*:\s*", re.DOTALL)
+_STRING = re.compile(_TEXT, re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,}\]]+")
-_NESTED = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_NESTED = re.compile(_TEXT + rb"|[{}\[\]]", re.DOTALL)
 
 
 def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -66,3 +68,12 @@ def replace_value(data: bytes, key: bytes, value: bytes) -> bytes:
 def quote(text: str) -> bytes:
     """`text` as a JSON string."""
     return msgspec.json.encode(text)
+
+
+def is_json(data: bytes) -> bool:
+    """Whether `data` is one JSON value."""
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

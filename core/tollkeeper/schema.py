@@ -1,9 +1,11 @@
 """What the settings say of themselves: JSON Schema, example file, reference."""
 
-from collections.abc import Iterable
-from decimal import Decimal
+import json
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from tollkeeper.catalogue import PluginClass
@@ -34,16 +36,17 @@ def json_schema(enabled: Iterable[PluginClass], installed: Iterable[str]) -> dic
     """A JSON Schema (draft 7) of the whole file. Plugins that are off allow any content."""
     definitions: dict[str, Any] = {}
 
-    def of(table: type[Table]) -> dict[str, Any]:
-        schema = table.model_json_schema(ref_template="#/definitions/{model}")
-        definitions.update(schema.pop("$defs", {}))
+    def of(table: type[Table], owner: str = "core") -> dict[str, Any]:
+        schema = table.model_json_schema(ref_template=f"#/definitions/{owner}.{{model}}")
+        found = schema.pop("$defs", {})
+        definitions.update({f"{owner}.{name}": inner for name, inner in found.items()})
         return schema
 
     plugins: dict[str, Any] = {
         name: {"type": "object", "properties": {"enabled": {"type": "boolean"}}}
         for name in sorted(installed)
     }
-    plugins |= {plugin.name: _switchable(of(plugin.settings)) for plugin in enabled}
+    plugins |= {plugin.name: _switchable(of(plugin.settings, plugin.name)) for plugin in enabled}
     sections = {
         "server": of(ServerSettings),
         "storage": of(StorageSettings),
@@ -84,26 +87,50 @@ def _kind(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return "table"
     kind = str(schema.get("type", "any"))
-    return "array of tables" if kind == "array" else kind
+    return f"array of {_kind(schema.get('items', {}))}s" if kind == "array" else kind
 
 
 def default_toml(field: FieldInfo) -> str:
     """The default as it would stand in the file; empty where there is none."""
-    default = field.default
-    if field.is_required() or default is None:
+    if field.is_required():
         return ""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, str):
-        return f'"{default}"'
-    if isinstance(default, float):
-        return f"{default:g}"
-    if isinstance(default, (int, Decimal)):
-        return _size(default)
-    return "[]" if default == () else str(default)
+    default = field.get_default(call_default_factory=True)
+    return _size(default) if _is_size(field) and isinstance(default, int) else toml_value(default)
 
 
-def _size(value: int | Decimal) -> str:
+def _is_size(field: FieldInfo) -> bool:
+    return any(isinstance(part, WithJsonSchema) for part in field.metadata)
+
+
+def toml_value(value: object) -> str:
+    """A value as TOML writes it; empty for None, which TOML does not know."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Table):
+        return toml_value(dict(value))
+    if isinstance(value, Mapping):
+        members = ((toml_key(str(k)), toml_value(v)) for k, v in value.items())
+        return "{ " + ", ".join(f"{key} = {text}" for key, text in members if text) + " }"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    return str(value) if isinstance(value, int) else toml_text(str(value))
+
+
+def toml_text(text: str) -> str:
+    """A string as TOML writes it."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_key(name: str) -> str:
+    """A key as TOML writes it."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_text(name)
+
+
+def _size(value: int) -> str:
     mebibytes, rest = divmod(value, 1024**2)
     return f'"{mebibytes}MiB"' if mebibytes and not rest else str(value)
 
@@ -127,7 +154,8 @@ def _section(name: str, table: type[Table], values: dict[str, str] | None = None
         lines[0] = f"# The plugin {name.removeprefix('plugins.')}."
     for key, _, default, text in option_rows(table):
         value = (values or {}).get(key, default)
-        lines += [f"# {text}", f"{key} = {value}" if value else f"# {key} ="]
+        name = toml_key(key)
+        lines += [f"# {text}".rstrip(), f"{name} = {value}" if value else f"# {name} ="]
     return "\n".join(lines) + "\n"
 
 

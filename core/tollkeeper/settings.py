@@ -93,7 +93,7 @@ def _size(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=float), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A duration in seconds, whole or not, above 0."""
 Size = Annotated[
     int,
@@ -148,7 +148,7 @@ class ServerSettings(Table):
 
 
 class StorageSettings(Table):
-    """Where run-time data is kept: organizations, keys, usage."""
+    """Where run-time data is kept, such as organizations and keys."""
 
     url: str = "sqlite:///tollkeeper.db"
     """`sqlite:///FILE`, or `sqlite:///:memory:` for data that ends with the process."""

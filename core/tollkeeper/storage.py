@@ -5,6 +5,7 @@ command line. Nothing on the path of a call comes here.
 """
 
 import contextlib
+import fcntl
 import importlib.resources
 import os
 import time
@@ -14,13 +15,14 @@ from typing import Any, TypeVar
 
 import peewee
 import trio
-from playhouse.migrations import MigrationError, Runner
+from playhouse.migrations import Runner
 
 from tollkeeper.announce import Announcer
 from tollkeeper.errors import ConfigError, Problem, TollkeeperError
 
 DEFAULT_ORG = "default"
 READERS = 4
+BUSY_SECONDS = 5
 _PREFIX = "sqlite:///"
 _MEMORY = ":memory:"
 
@@ -74,6 +76,7 @@ class Database:
             else:
                 # It holds key hashes: only its owner may read it. SQLite gives its -wal that mode.
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                self._wait_for_write_ahead_log()
             self.migrate("core", Path(__file__).parent / "migrations")
             with self.transaction() as database:
                 ensure_org(database, DEFAULT_ORG)
@@ -81,6 +84,35 @@ class Database:
             raise StorageError(
                 f"cannot open the database {self.path or _MEMORY}: {error}"
             ) from error
+
+    def _wait_for_write_ahead_log(self) -> None:
+        """Be patient while another process holds the file: switching its mode is not, by itself."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with self._connection():
+                    return
+            except peewee.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time in here: of two that start at once the second finds it all done.
+
+        SQLite's own locks do not cover the switch of a fresh file to its write-ahead log. The lock
+        is on the folder, for closing a second handle of the file would drop SQLite's locks on it.
+        """
+        if self.path is None:
+            yield
+            return
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -124,10 +156,12 @@ class Database:
 
     def migrate_package(self, name: str, package: str) -> list[str]:
         """Apply the migrations that a plugin's package brings along, if it does."""
+        if package in ("tollkeeper", "__main__"):
+            return []  # a plugin of a test or a script; the core's own tables are made by `open`
         try:
             directory = importlib.resources.files(package) / "migrations"
-        except (ModuleNotFoundError, TypeError, ValueError):
-            return []
+        except (ModuleNotFoundError, TypeError):
+            return []  # a plugin in a module of its own brings no folder
         return self.migrate(name, Path(str(directory)))
 
     def migrate(self, name: str, directory: Path) -> list[str]:
@@ -140,11 +174,11 @@ class Database:
             return []
         runner = Runner(self._database, str(directory), table_name=f"migrations_{name}")
         try:
-            # Exclusive, so that of two processes that start at once the second finds it all done.
-            with self._connection(), self._database.atomic("exclusive"):
+            with self._alone(), self._connection(), self._database.atomic("exclusive"):
                 return list(runner.up())
-        except (peewee.PeeweeException, MigrationError) as error:
-            raise StorageError(f"migrations of {name} failed: {error}") from error
+        except Exception as error:
+            where = self.path or _MEMORY
+            raise StorageError(f"{where}: migrations of {name} failed: {error}") from error
 
     def close(self) -> None:
         """Close what is open. Data in memory is gone afterwards."""
@@ -157,9 +191,9 @@ def make_database(url: str, root: Path) -> Database:
     Raises `ConfigError` for a URL that nobody serves.
     """
     if (wrong := check_storage_url(url)) is not None:
-        raise ConfigError([Problem(url, wrong)])
+        raise ConfigError([Problem("storage.url", wrong)])
     name = url.removeprefix(_PREFIX)
-    pragmas: dict[str, int | str] = {"foreign_keys": 1, "busy_timeout": 5000}
+    pragmas: dict[str, int | str] = {"foreign_keys": 1, "busy_timeout": BUSY_SECONDS * 1000}
     if name == _MEMORY:
         memory = peewee.SqliteDatabase(
             _MEMORY,

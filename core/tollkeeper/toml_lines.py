@@ -32,6 +32,7 @@ class _Walker:
         self.text = text
         self.position = 0
         self.lines: dict[KeyPath, int] = {}
+        self.implied: set[KeyPath] = set()  # tables that only one inside them has named so far
         self.arrays: dict[KeyPath, int] = {}  # how many tables of an array of tables were seen
 
     def walk(self) -> dict[KeyPath, int]:
@@ -56,8 +57,13 @@ class _Walker:
 
     def _mark(self, path: KeyPath) -> None:
         line = self.text.count("\n", 0, self.position) + 1
-        for end in range(1, len(path) + 1):
-            self.lines.setdefault(path[:end], line)
+        for end in range(1, len(path)):
+            if path[:end] not in self.lines:
+                self.lines[path[:end]] = line
+                self.implied.add(path[:end])
+        if path not in self.lines or path in self.implied:
+            self.lines[path] = line
+            self.implied.discard(path)
 
     def _header(self) -> KeyPath:
         doubled = self._take("[[")

@@ -28,7 +28,7 @@ def create_key(database: Any, name: str, org: str, rpm: int | None) -> NewKey:  
     """Make a key in the given organization (id or name; made if new). The secret is not stored."""
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     key = NewKey(
-        id=f"key_{secrets.token_hex(8)}",
+        id=f"key_{time.time_ns():016x}{secrets.token_hex(4)}",  # sorts by age
         key=secret,
         prefix=secret[:SHOWN],
         name=name,

@@ -56,7 +56,10 @@ class Limits:
         now, limit = self._clock.monotonic(), self._limit_of(exchange)
         log = self._log_of(exchange)
         head.headers["x-ratelimit-limit-requests"] = str(limit)
-        head.headers["x-ratelimit-remaining-requests"] = str(max(0, limit - log.count(now)))
+        taken = log.count(now)
+        if 400 <= head.status < 500 and NAME in exchange.holds and not went_upstream(exchange):
+            taken -= 1  # the place is given back in settle
+        head.headers["x-ratelimit-remaining-requests"] = str(max(0, limit - taken))
         head.headers["x-ratelimit-reset-requests"] = duration(log.reset(now))
 
     @hookimpl
@@ -64,9 +67,8 @@ class Limits:
         """Give the place back where a later stage refused before anything went upstream."""
         place = exchange.holds.pop(NAME, None)
         outcome = exchange.outcome
-        went_upstream = any(attempt.sent for attempt in exchange.attempts)
-        refused = outcome is not None and outcome.kind == "refused" and not went_upstream
-        if refused and isinstance(place, Place):
+        refused = outcome is not None and outcome.kind == "refused"
+        if refused and not went_upstream(exchange) and isinstance(place, Place):
             place.give_back()
 
     def _limit_of(self, exchange: Exchange) -> int:
@@ -84,6 +86,11 @@ class Limits:
     def _forget_idle(self) -> None:
         now = self._clock.monotonic()
         self._logs = {key: log for key, log in self._logs.items() if log.count(now)}
+
+
+def went_upstream(exchange: Exchange) -> bool:
+    """Whether any attempt may have reached a provider."""
+    return any(attempt.sent for attempt in exchange.attempts)
 
 
 def duration(seconds: float) -> str:

@@ -77,7 +77,7 @@ base_url = "ftp://x"
 [models.m]
 deployments = [
   { provider = "one", model = "m" },
-  { provider = "on", model = "m", wieght = 1 },
+  { provider = "one", model = "m", wieght = 1 },
 ]
 [models.empty]
 deployments = []
@@ -141,6 +141,12 @@ provider = "openia"
     assert problem.startswith("t.toml:8: ")
     assert '"openia"' in problem
     assert 'did you mean "openai"?' in problem
+
+
+def test_an_unknown_provider_is_told_beside_another_mistake_of_the_same_deployment() -> None:
+    found = problems_of('[models.m]\ndeployments = [{ provider = "x", wieght = 1 }]\n')
+    assert sum('unknown provider "x"' in problem for problem in found) == 1
+    assert len(found) == 3
 
 
 def test_a_provider_with_a_mistake_of_its_own_still_counts_as_known() -> None:

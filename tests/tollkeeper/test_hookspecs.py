@@ -20,8 +20,8 @@ HOOKS = {
     "route": (["exchange"], True, True),
     "wrap_send": (["send"], False, False),
     "attempt": (["exchange", "attempt"], True, False),
-    "reply": (["exchange", "head"], False, False),
     "tap": (["exchange"], False, False),
+    "reply": (["exchange", "head"], False, False),
     "measure": (["exchange", "attempt"], False, True),
     "settle": (["exchange"], False, False),
 }

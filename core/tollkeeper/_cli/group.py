@@ -65,8 +65,9 @@ class TollkeeperGroup(click.Group):
         with errors_shown():
             found = _plugin_commands(ctx.obj).get(cmd_name)
             if found is None and cmd_name in Catalogue():
+                table = f"[plugins.{cmd_name}]"
                 message = (
-                    f"the plugin {cmd_name} is not enabled in {ctx.obj}; add [plugins.{cmd_name}]"
+                    f"the plugin {cmd_name} is off in {ctx.obj}: {table} must be there, enabled"
                 )
                 raise click.ClickException(message)
             return found
@@ -76,7 +77,7 @@ def _plugin_commands(path: Path) -> dict[str, click.Command]:
     from tollkeeper._server.generation import Shared
     from tollkeeper._server.loading import register_plugins
 
-    config = read_config(path, Catalogue())
+    config = read_config(path, Catalogue(), without_providers=True)
     database = make_database(config.storage.url, config.source.root)
     registry, _, _ = register_plugins(config, Shared(database))
     for command in registry.commands.values():

@@ -167,11 +167,12 @@ def plugins(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"object": "list", "data": rows}))
         return
+    wide = max((len(row["origin"]) for row in rows), default=0)
     for row in rows:
         state = "on " if row["enabled"] else "off"
         hooks = ", ".join(row["hooks"])
         click.echo(
-            f"{state}  {row['name']:<12} {row['origin']:<24} {row['policy'] or '':<9} {hooks}"
+            f"{state}  {row['name']:<12} {row['origin']:<{wide}} {row['policy'] or '':<9} {hooks}"
         )
 
 

@@ -1,5 +1,8 @@
 """The OpenAI chat dialect: how bodies of `/v1/chat/completions` are read and written."""
 
+import re
+from collections import Counter
+
 import msgspec
 
 from tollkeeper._server.sse import DONE_EVENT, make_event
@@ -33,6 +36,10 @@ class _Usage(msgspec.Struct):
     completion_tokens_details: _Details | None = None
 
 
+_ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"')
+_ESCAPED = re.compile(rb"\\u00[5-7]")
+"""An escaped ASCII letter or underscore: no encoder writes one, but it may hide a key."""
+
 _decode_request = msgspec.json.Decoder(_Request).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
 
@@ -51,6 +58,25 @@ def _decode(body: bytes) -> _Request:
         raise invalid_request("The body is nested too deeply.") from None
 
 
+def _refuse_twins(body: bytes) -> None:
+    """Refuse a key that stands twice: the upstream may take the other one than we did.
+
+    Cheap for honest bodies: the keys are only walked where one of them may stand twice.
+    """
+    if all(body.count(quoted) < 2 for quoted in _ACTED_ON) and not _ESCAPED.search(body):
+        return
+    names = Counter(
+        msgspec.json.decode(b'"' + key + b'"', type=str)
+        if b"\\" in key
+        else key.decode("utf-8", "replace")
+        for key, _, _ in members(body)
+    )
+    for quoted in _ACTED_ON:
+        name = quoted.decode().strip('"')
+        if names[name] > 1:
+            raise invalid_request(f"The key '{name}' stands twice.", param=name)
+
+
 class ChatDialect:
     """`/v1/chat/completions`, the one canonical form that other dialects translate from and to."""
 
@@ -63,10 +89,7 @@ class ChatDialect:
             raise invalid_request("The request needs a model.", param="model")
         if not bytes(request.messages).startswith(b"["):
             raise invalid_request("The request needs an array of messages.", param="messages")
-        if body.count(b'"model"') > 1:
-            names = [key for key, _, _ in members(body)]
-            if names.count(b"model") > 1:
-                raise invalid_request("The key 'model' stands twice.", param="model")
+        _refuse_twins(body)
         usage = (request.stream_options or {}).get("include_usage")
         return request.model, bool(request.stream), usage is not None and bytes(usage) == b"true"
 

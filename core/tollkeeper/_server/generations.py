@@ -9,6 +9,7 @@ from tollkeeper._server.generation import Generation, Instance, Shared
 from tollkeeper._server.loading import build_generation
 from tollkeeper._server.pages import build_app
 from tollkeeper.config import Config
+from tollkeeper.errors import PluginError
 from tollkeeper.gateway import Authorizer
 
 log = logging.getLogger("tollkeeper")
@@ -99,9 +100,11 @@ class Generations:
                 try:
                     await run(starting)
                     return
-                except Exception:
+                except Exception as error:
                     if not starting.done:
-                        raise
+                        cause = f"{type(error).__name__}: {error}"
+                        message = f"plugin {instance.name} could not start: {cause}"
+                        raise PluginError(message) from error
                     log.exception("plugin %s: its own task crashed", instance.name)
                 if instance.enabled.plugin.policy == "guard":
                     self._on_guard_crash()

@@ -61,6 +61,8 @@ class RequestParser:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_size = 0
+        self._unseen = 0
+        """Bytes fed since the parser last handed something out."""
         self._refusal: ApiError | None = None
         self._resuming = False
         self.in_head = False
@@ -68,14 +70,13 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse more bytes. After an exception the connection can only be closed."""
-        if self.in_head or self._current is None:
-            self._head_size += len(data)
+        self._unseen += len(data)
         try:
             while data:
                 data = self._parse(data)
         except httptools.HttpParserError as error:
             raise self._refusal or invalid_request(f"Malformed HTTP: {error}") from None
-        if self.in_head and self._head_size > MAX_HEAD:
+        if self._unseen > MAX_HEAD:
             raise _head_too_large()
 
     def _parse(self, data: bytes) -> bytes:
@@ -92,7 +93,7 @@ class RequestParser:
         """Go on with the body, if any, of a request that the parser took for an upgrade."""
         request = self.requests[-1]
         for name in ("transfer-encoding", "content-length"):
-            if (value := request.headers.get(name, "0")) != "0":
+            if (value := request.headers.get(name, "0")).strip("0"):
                 self._resuming, request.complete = True, False
                 head = f"{request.method} / HTTP/1.1\r\n{name}: {value}\r\n\r\n"
                 self._parser.feed_data(head.encode("latin-1"))
@@ -106,18 +107,25 @@ class RequestParser:
         if self._resuming:
             return
         self.in_head = True
-        self._target, self._headers = b"", []
+        self._target, self._headers, self._head_size, self._unseen = b"", [], 0, 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the request target."""
+        if self._resuming:
+            return
         self._target += url
+        self._unseen = 0
         if len(self._target) > MAX_TARGET:
             self._refuse(invalid_request("The request target is too long.", status=414))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A whole header."""
+        """A whole header, or one behind the body, which is counted and dropped."""
+        if self._resuming:
+            return
         self._headers.append((name.lower(), value))
-        if len(self._headers) > MAX_HEADERS:
+        self._head_size += len(name) + len(value)
+        self._unseen = 0
+        if len(self._headers) > MAX_HEADERS or self._head_size > MAX_HEAD:
             self._refuse(_head_too_large())
 
     def on_headers_complete(self) -> None:
@@ -133,13 +141,14 @@ class RequestParser:
         )
         request.keep_alive = bool(parser.should_keep_alive())
         self.in_head = False
-        self._head_size = 0
+        self._headers, self._head_size, self._unseen = [], 0, 0
         self._current = request
         self.requests.append(request)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body. Beyond the limit it is counted, not kept."""
         request = self._current
+        self._unseen = 0
         if request is not None:
             request.body_size += len(body)
             if request.body_size <= self._max_body:
@@ -149,6 +158,7 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._unseen = 0
         if self._current is not None:
             self._current.complete = True
             self._current = None

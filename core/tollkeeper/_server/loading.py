@@ -10,8 +10,9 @@ from tollkeeper._server.models import model_operations
 from tollkeeper._server.pipeline import Pipeline, Step, collect_steps
 from tollkeeper._server.sending import Sender
 from tollkeeper._server.upstream import Pool, PooledUpstream
-from tollkeeper.config import Config, EnabledPlugin, nearest
-from tollkeeper.errors import ConfigError, PluginError, Problem
+from tollkeeper.config import Config, EnabledPlugin
+from tollkeeper.errors import ConfigError, PluginError, Problem, by_line
+from tollkeeper.explain import nearest
 from tollkeeper.gateway import Gateway, Provider, ProviderContext, Registry
 from tollkeeper.hookspecs import empty_collection
 from tollkeeper.settings import split_bind
@@ -49,7 +50,7 @@ def find_all_problems(error: ConfigError, shared: Shared) -> ConfigError:
         _check_server(config, steps, problems)
     except ConfigError as further:
         problems = further.problems
-    return ConfigError([*error.problems, *problems])
+    return ConfigError(sorted({*error.problems, *problems}, key=by_line))
 
 
 def _check_server(

@@ -24,6 +24,12 @@ _CONTEXT_PHRASES = (
     "prompt is too long:",
     "input is too long",
     "request too large for model",
+    "`inputs` tokens + `max_new_tokens` must be",
+)
+_CONTEXT_PAIRS = (
+    ("current length is", "while limit is"),
+    ("maximum input length is", "tokens"),
+    ("input too long:", "input tokens, limit is"),
 )
 _NOT_CONTEXT = ("string_above_max_length", "string too long")
 _FILTER_CODES = frozenset(
@@ -38,19 +44,23 @@ _FILTER_PHRASES = (
 _TIMEOUT_STATUSES = frozenset({408, 504})
 _OPERATOR_STATUSES = frozenset({401, 402, 403})
 _QUOTA_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted"})
-_OTHER_STATUS_CODES = {404: "not_found", 409: "conflict", 413: "request_too_large"}
-
-
-class _Body(msgspec.Struct):
-    error: msgspec.Raw = msgspec.Raw(b"null")
+_OTHER_STATUS_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "request_too_large",
+}
 
 
 def read_error(body: bytes) -> dict[str, object]:
     """The upstream's error object; a bare string becomes its message, anything else is empty."""
     try:
-        error = msgspec.json.decode(bytes(msgspec.json.decode(body, type=_Body).error))
+        document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+    if isinstance(document, list) and document:
+        document = document[0]  # some wrap their one error in an array
+    error = document.get("error") if isinstance(document, dict) else None
     if isinstance(error, str):
         return {"message": error}
     return error if isinstance(error, dict) else {}
@@ -64,16 +74,10 @@ def map_upstream_error(error: UpstreamError, secret: str = "") -> ApiError:
         return Failed(
             502, "server_error", "The provider could not be reached or broke off its reply."
         )
-    details = read_error(error.body)
-    message = _clean(str(details.get("message") or ""), secret)
+    details = read_error(error.body.replace(secret.encode(), b"***") if secret else error.body)
+    message = str(details.get("message") or "")[:MAX_MESSAGE]
     refusal = _by_signal(error.status, details, message) if error.status < 500 else None
     return refusal or _by_status(error, details, message)
-
-
-def _clean(message: str, secret: str) -> str:
-    if secret:
-        message = message.replace(secret, "***")
-    return message[:MAX_MESSAGE]
 
 
 def _by_signal(status: int, details: dict[str, object], message: str) -> ApiError | None:
@@ -88,16 +92,19 @@ def _by_signal(status: int, details: dict[str, object], message: str) -> ApiErro
     if code in _FILTER_CODES or any(phrase in text for phrase in _FILTER_PHRASES):
         return Refused(400, "content_filter", message or "The provider's filter refused this.")
     is_context = code in _CONTEXT_CODES or kind in _CONTEXT_TYPES
-    if not is_context and code not in _NOT_CONTEXT:
-        is_context = any(p in text for p in _CONTEXT_PHRASES) and not any(
-            p in text for p in _NOT_CONTEXT
-        )
-    if is_context:
+    if is_context or (code not in _NOT_CONTEXT and _says_too_long(text)):
         default = "The input is too long for the model."
         return Refused(400, "context_length_exceeded", message or default, param="messages")
     if code in {"model_not_found", "deploymentnotfound"}:
         return Refused(404, "model_not_found", message or "The provider lacks this model.")
     return None
+
+
+def _says_too_long(text: str) -> bool:
+    if any(phrase in text for phrase in _NOT_CONTEXT):
+        return False
+    pairs = (all(part in text for part in pair) for pair in _CONTEXT_PAIRS)
+    return any(phrase in text for phrase in _CONTEXT_PHRASES) or any(pairs)
 
 
 def _by_status(error: UpstreamError, details: dict[str, object], message: str) -> ApiError:

