@@ -61,6 +61,14 @@ def running(
         process.stdout.close()
 
 
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """The next line with `word` in what a process prints."""
+    assert process.stdout is not None
+    while word not in (line := process.stdout.readline()):
+        assert line, f"the process ended without printing {word!r}"
+    return line
+
+
 @dataclass(frozen=True)
 class Demo:
     """A running demo."""

@@ -8,6 +8,7 @@ by the command line is refused by the gateway before the command ends.
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ class Announcer:
     def __init__(self, database: Path | None) -> None:
         self._database = database.resolve() if database else None
         self._subscribers: dict[str, list[Subscriber]] = {}
+        # A process id alone would not do: in containers that share the file all are number 1.
+        self._own = f"{os.getpid()}-{secrets.token_hex(4)}.sock"
 
     @contextlib.contextmanager
     def subscribed(self, topic: str, apply: Subscriber) -> Iterator[None]:
@@ -53,8 +56,7 @@ class Announcer:
         Blocks up to `ACKNOWLEDGE_SECONDS` per process. Returns the sockets of those that are alive
         but did not confirm; an empty list means that the change is in force everywhere.
         """
-        own = f".{os.getpid()}.sock"
-        others = (path for path in self._sockets() if not path.name.endswith(own))
+        others = (path for path in self._sockets() if not path.name.endswith(self._own))
         return [str(path) for path in others if not _tell(path, topic)]
 
     def _sockets(self) -> list[Path]:
@@ -72,8 +74,7 @@ class Announcer:
         if self._database is None:
             yield
             return
-        path = self._database.with_name(f"{self._database.name}.{os.getpid()}.sock")
-        path.unlink(missing_ok=True)
+        path = self._database.with_name(f"{self._database.name}.{self._own}")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _reachable(path) as address:
             listener.bind(address)

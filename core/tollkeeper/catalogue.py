@@ -1,5 +1,6 @@
 """The plugins that are installed here, by the name they have in the TOML."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -35,12 +36,24 @@ class PluginClass:
         policy: Policy = getattr(plugin, "policy", "guard")
         if policy not in ("guard", "observer"):
             raise PluginError(f'plugin {name}: policy is "guard" or "observer", not {policy!r}')
-        return cls(name, plugin, settings, policy, plugin.__module__.partition(".")[0])
+        if unmarked := _unmarked_hooks(plugin):
+            raise PluginError(f"plugin {name}: {unmarked[0]} is named like a hook: add @hookimpl")
+        module = plugin.__module__
+        is_package = hasattr(sys.modules.get(module), "__path__")
+        package = module if is_package else module.rpartition(".")[0] or module
+        return cls(name, plugin, settings, policy, package)
 
     def hooks(self) -> list[str]:
         """The hooks it implements, in the order of a request."""
         marker = f"{PROJECT}_impl"
         return [hook for hook in vars(Hooks) if hasattr(getattr(self.cls, hook, None), marker)]
+
+
+def _unmarked_hooks(plugin: type[Any]) -> list[str]:
+    """Methods that would never be called although their author may think so."""
+    marker = f"{PROJECT}_impl"
+    found = ((hook, getattr(plugin, hook, None)) for hook in vars(Hooks) if hook[0] != "_")
+    return [hook for hook, method in found if callable(method) and not hasattr(method, marker)]
 
 
 class Catalogue(Mapping[str, str]):

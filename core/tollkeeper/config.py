@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tollkeeper.catalogue import Catalogue, PluginClass
 from tollkeeper.errors import ConfigError, PluginError, Problem, by_line
-from tollkeeper.explain import dotted, explain, nearest
+from tollkeeper.explain import dotted, explain, nearest, own_findings
 from tollkeeper.settings import (
     ModelSettings,
     PluginSettings,
@@ -175,7 +175,7 @@ class _Reader:
         try:
             return model.model_validate(self._expand(written, path))
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_context=True):
+            for detail in own_findings(error):
                 self._complain((*path, *detail["loc"]), explain(detail, model, path, written))
             return None
 
@@ -238,8 +238,12 @@ class _Reader:
         if match.group("file") is not None:
             return self._read_secret_file(match.group("file"), path)
         name, default = match.group("name"), match.group("default")
-        if name in os.environ:
-            return os.environ[name]
+        if name is None:
+            self._complain(path, f"{match.group()} is no reference ({dotted(path)})")
+            return match.group()
+        found = os.environ.get(name)
+        if found or (found is not None and default is None):
+            return found
         if default is None:
             self._complain(path, f"environment variable {name} is not set ({dotted(path)})")
             return match.group()
@@ -254,5 +258,7 @@ class _Reader:
 
 
 _REFERENCE = re.compile(
-    r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?)\}"
+    r"\$\{(?:file:(?P<file>[^}]+)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?"
+    r"|[^}]*)\}"
 )

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tollkeeper.settings import Table
@@ -40,6 +41,13 @@ def dotted(path: KeyPath) -> str:
             bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
             text += ("." if text else "") + (part if bare else f'"{part}"')
     return text
+
+
+def own_findings(error: ValidationError) -> list[ErrorDetails]:
+    """What is wrong, without what is only wrong because something inside it is."""
+    details = error.errors(include_url=False)
+    inner = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
+    return [d for d in details if not (d["type"] == "too_short" and d["loc"] in inner)]
 
 
 def explain(detail: ErrorDetails, model: type[Table], path: KeyPath, written: object) -> str:

@@ -55,10 +55,17 @@ def find_value(data: bytes, key: bytes) -> tuple[int, int] | None:
 
 
 def replace_value(data: bytes, key: bytes, value: bytes) -> bytes:
-    """`data` with the value of the top-level `key` replaced, or with the key added at the end."""
-    span = find_value(data, key)
-    if span is not None:
-        return data[: span[0]] + value + data[span[1] :]
+    """`data` with the value of the top-level `key` replaced, or with the key added at the end.
+
+    A key that stands twice is replaced twice, so that every reader finds the same.
+    """
+    parts, position = [], 0
+    for name, start, end in members(data):
+        if name == key:
+            parts += [data[position:start], value]
+            position = end
+    if parts:
+        return b"".join([*parts, data[position:]])
     end = data.rindex(b"}")
     head = data[:end].rstrip()
     comma = b"" if head.endswith(b"{") else b","

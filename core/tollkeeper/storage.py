@@ -156,7 +156,7 @@ class Database:
 
     def migrate_package(self, name: str, package: str) -> list[str]:
         """Apply the migrations that a plugin's package brings along, if it does."""
-        if package in ("tollkeeper", "__main__"):
+        if package.partition(".")[0] in ("", "tollkeeper", "__main__"):
             return []  # a plugin of a test or a script; the core's own tables are made by `open`
         try:
             directory = importlib.resources.files(package) / "migrations"

@@ -19,15 +19,10 @@ class _Message(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
 class _Request(msgspec.Struct):
     messages: list[_Message]
     model: str = "demo"
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
 
@@ -47,14 +42,13 @@ class Script:
     finish_reason: str = "stop"
     model: str = "demo"
     stream: bool = False
-    include_usage: bool = False
 
 
 def write_script(body: bytes) -> Script:
     """Decide the answer from the request: its last user message may ask for a failure."""
     try:
         request = msgspec.json.decode(body, type=_Request)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         return Script(status=400, error=error_body(str(error), "invalid_request_error", None))
     said = [_text(message.content) for message in request.messages]
     users = [t for t, m in zip(said, request.messages, strict=True) if m.role == "user"]
@@ -64,7 +58,6 @@ def write_script(body: bytes) -> Script:
         prompt_tokens=sum(len(text.split()) + 3 for text in said),
         model=request.model,
         stream=bool(request.stream),
-        include_usage=bool(request.stream_options and request.stream_options.include_usage),
     )
     limit = request.max_completion_tokens or request.max_tokens
     if limit is not None and 0 < limit < len(script.words):
@@ -143,13 +136,12 @@ def completion(script: Script, reply_id: str) -> dict[str, Any]:
 
 
 def chunks(script: Script, reply_id: str) -> Iterator[bytes]:
-    """The events of a stream, in the order OpenAI sends them."""
+    """The events of a stream, in the order OpenAI sends them, with the usage always asked for."""
     yield _chunk(script, reply_id, {"role": "assistant", "content": ""}, None)
     for index, word in enumerate(script.words):
         yield _chunk(script, reply_id, {"content": word if index == 0 else f" {word}"}, None)
     yield _chunk(script, reply_id, {}, script.finish_reason)
-    if script.include_usage:
-        yield _event({**_envelope(script, reply_id), "choices": [], "usage": usage_of(script)})
+    yield _event({**_envelope(script, reply_id), "choices": [], "usage": usage_of(script)})
     yield b"data: [DONE]\n\n"
 
 

@@ -34,6 +34,7 @@ class Keys:
         self._database = gateway.database
         if not hasattr(self, "_ring"):
             self._ring = service.KeyRing(gateway.clock.monotonic)
+            self._reloading = trio.Lock()
         gateway.add_command(keys_command(gateway.database))
         gateway.offer(KeyIssuer, self)  # type: ignore[type-abstract] # a Protocol names a service
 
@@ -56,9 +57,17 @@ class Keys:
         hashed = service.hash_of(secret)
         principal = self._ring.get(hashed)
         if principal is None and self._ring.may_look_up(hashed):
-            principal = await self._database.read(service.find_principal, hashed)
-            if principal is not None:
-                self._ring.add(hashed, principal)
+            principal = await self._look_up(hashed)
+        return principal
+
+    async def _look_up(self, hashed: str) -> Principal | None:
+        """The key from the table; one that changed while it was read is left to the reload."""
+        version = self._ring.version
+        principal = await self._database.read(service.find_principal, hashed)
+        if version != self._ring.version:
+            return self._ring.get(hashed)
+        if principal is not None:
+            self._ring.add(hashed, principal)
         return principal
 
     async def create_key(self, name: str, org: str, rpm: int | None = None) -> NewKey:
@@ -69,4 +78,5 @@ class Keys:
         return key
 
     async def _reload(self) -> None:
-        self._ring.replace(await self._database.read(service.load_principals))
+        async with self._reloading:  # so that the last to read is the last to apply
+            self._ring.replace(await self._database.read(service.load_principals))

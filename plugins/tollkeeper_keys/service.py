@@ -94,6 +94,8 @@ class KeyRing:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._valid: dict[str, Principal] = {}
+        self.version = 0
+        """Grows with each `replace`: what was read before it may be out of date."""
         self._unknown: OrderedDict[str, None] = OrderedDict()
         self._allowance = LOOKUPS_PER_SECOND
         self._refilled = 0.0
@@ -101,6 +103,7 @@ class KeyRing:
     def replace(self, valid: dict[str, Principal]) -> None:
         """Take over what the table holds now."""
         self._valid = valid
+        self.version += 1
         self._unknown.clear()
 
     def get(self, hashed: str) -> Principal | None:

@@ -21,7 +21,7 @@ class Place:
         """Take out a request that never went upstream. Safe once it left the window, or twice."""
         if self.taken:
             self.taken = False
-            self._log.taken -= 1
+            self._log.forget(self)
 
 
 class SlidingLog:
@@ -40,6 +40,14 @@ class SlidingLog:
         self._places.append(place)
         self.taken += 1
         return place
+
+    def forget(self, place: Place) -> None:
+        """Take note that a place is no longer taken; places at the end are dropped at once."""
+        self.taken -= 1
+        while self._places and self._places[-1] is place:
+            self._places.pop()
+            if self._places and not self._places[-1].taken:
+                place = self._places[-1]
 
     def count(self, now: float) -> int:
         """Requests admitted in the 60 seconds up to `now`."""

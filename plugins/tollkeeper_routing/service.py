@@ -61,5 +61,5 @@ class Plan:
         return None
 
     def _pause(self) -> float:
-        longest: float = self.settings.backoff * 2**self.repeated
+        longest: float = min(self.settings.max_wait, self.settings.backoff * 2**self.repeated)
         return longest * (0.5 + self.random.random() / 2)

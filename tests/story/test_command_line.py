@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from processes import CONFIG, address, free_port, need, run, running
+from processes import CONFIG, address, free_port, need, read_until, run, running
 
 
 def call(base: str, key: str, path: str = "/v1/models") -> int:
@@ -127,13 +127,11 @@ def test_sighup_reads_the_file_again_or_says_why_not(project: Path) -> None:
         good = config.read_text()
         config.write_text(good.replace("[models.demo]", '[models."other/name"]'))
         process.send_signal(signal.SIGHUP)
-        while "in force" not in process.stdout.readline():
-            pass
+        read_until(process, "in force")
         assert call(address(printed), key, "/v1/models/other%2Fname") == 200
         config.write_text(good + "\n[plugins.limits]\nrpmm = 3\n")
         process.send_signal(signal.SIGHUP)
-        while "tollkeeper.toml:" not in (line := process.stdout.readline()):
-            pass
+        line = read_until(process, "tollkeeper.toml:")
         assert call(address(printed), key, "/v1/models/other%2Fname") == 200
     assert "limits" in line
 

@@ -69,8 +69,7 @@ async def test_a_plugin_is_turned_off_by_sighup_while_streams_run_and_every_stre
     name: str,
 ) -> None:
     async with reloadable() as (gateway, upstream, texts), trio.open_nursery() as nursery:
-        nursery.start_soon(gateway.server.watch_signals)
-        await trio.testing.wait_all_tasks_blocked()
+        await nursery.start(gateway.server.watch_signals)
         received: list[str] = []
 
         async def stream() -> None:

@@ -69,16 +69,17 @@ def test_what_a_plugin_does_not_say_is_guard_and_no_settings() -> None:
     assert plugin.hooks() == []
 
 
-def test_a_method_that_is_no_hook_implementation_is_not_listed_as_one() -> None:
+def test_a_method_that_is_named_like_a_hook_and_is_none_is_refused() -> None:
     class Plugin:
-        def run(self) -> None:
-            """Something of its own."""
+        async def admit(self) -> None:
+            """Never called: it lacks its mark."""
 
         @hookimpl
         def settle(self) -> None:
             pass
 
-    assert PluginClass.of("own", Plugin).hooks() == ["settle"]
+    with pytest.raises(PluginError, match="plugin own: admit is named like a hook"):
+        PluginClass.of("own", Plugin)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_a_policy_that_does_not_exist_is_refused() -> None:
     class Plugin:
         policy = "gard"
 
-    with pytest.raises(PluginError, match="plugin odd.*guard.*observer.*'gard'"):
+    with pytest.raises(PluginError, match=r"plugin odd.*guard.*observer.*'gard'"):
         PluginClass.of("odd", Plugin)
 
 
 @pytest.mark.parametrize("settings", [dict, {"rpm": 3}])
 def test_settings_that_are_no_settings_are_refused(settings: object) -> None:
     plugin = type("Plugin", (), {"Settings": settings})
-    with pytest.raises(PluginError, match="plugin odd.*PluginSettings"):
+    with pytest.raises(PluginError, match=r"plugin odd.*PluginSettings"):
         PluginClass.of("odd", plugin)
 
 

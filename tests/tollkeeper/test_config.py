@@ -355,7 +355,7 @@ def test_relative_names_in_a_file_are_relative_to_its_folder(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_not_there_comes_with_how_to_write_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file.*tollkeeper init --config"):
+    with pytest.raises(ConfigError, match=r"no such file.*tollkeeper init --config"):
         read_config(tmp_path / "none.toml", Catalogue())
 
 

@@ -14,6 +14,7 @@ from tollkeeper.errors import (
     Problem,
     Refused,
     UpstreamError,
+    by_line,
     find_api_error,
     invalid_request,
     model_not_found,
@@ -124,3 +125,9 @@ def test_the_first_refusal_is_found_at_any_depth_of_exception_groups() -> None:
 def test_a_config_error_reads_as_one_problem_a_line() -> None:
     error = ConfigError([Problem("t.toml:3", "no"), Problem("t.toml", "neither")])
     assert str(error) == "t.toml:3: no\nt.toml: neither"
+
+
+def test_problems_are_met_in_the_order_of_the_lines_of_their_file() -> None:
+    places = ["a.toml", "a.toml:2", "a.toml:10", "b.toml:1", "storage.url"]
+    shuffled = [Problem(places[index], "no") for index in (2, 4, 0, 3, 1)]
+    assert [problem.where for problem in sorted(shuffled, key=by_line)] == places

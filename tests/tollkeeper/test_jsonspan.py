@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.jsonspan import find_value, members, quote, replace_value
+from tollkeeper.jsonspan import find_value, is_json, members, quote, replace_value
 
 BLANKS = ("", "", "", " ", "\n", "\t \r\n")
 TRAPS = ('"model": 1', "}", "]", "{[", "\\", '\\"', ",", ":", "é\u2028", "\x00", "")
@@ -92,6 +92,11 @@ def test_a_key_inside_a_value_is_not_a_member(data: bytes) -> None:
     assert find_value(data, b"model") is None
 
 
+def test_a_key_that_stands_twice_is_replaced_twice_so_that_every_reader_finds_the_same() -> None:
+    data = b'{"a": 1, "b": {"a": 2}, "a" : 3 }'
+    assert replace_value(data, b"a", b"4") == b'{"a": 4, "b": {"a": 2}, "a" : 4 }'
+
+
 @pytest.mark.parametrize("unit", ["a", "\\n", "abcd\\n"])
 def test_a_long_string_takes_no_memory_to_walk_over(unit: str) -> None:
     text = (unit * 2**18).encode()
@@ -106,6 +111,20 @@ def test_a_long_string_takes_no_memory_to_walk_over(unit: str) -> None:
     assert peak < 2 * len(data)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_quoted_text_is_that_text_as_json(text: str) -> None:
     assert json.loads(quote(text)) == text
+
+
+@settings(deadline=None)
+@given(values, st.integers(0, 3))
+def test_a_value_that_was_cut_is_no_json(value: object, cut: int) -> None:
+    text = json.dumps([value])
+    assert is_json(text.encode())
+    assert not is_json(text[: -1 - cut].encode() if cut else text.encode() + b"]")
+
+
+@pytest.mark.parametrize("data", [b"", b" ", b"[" * 100_000, b"\xff", b"{'a': 1}", b"a"])
+def test_what_no_parser_takes_is_no_json(data: bytes) -> None:
+    assert not is_json(data)

@@ -99,6 +99,16 @@ def test_a_migration_that_fails_leaves_nothing_and_can_be_tried_again(
     assert "half" in tables(database)
 
 
+def test_of_several_new_migrations_all_are_applied_or_none(
+    database: Database, tmp_path: Path
+) -> None:
+    directory = migrations(tmp_path, "one", CREATE.format(table="first"))
+    (directory / "0002_second.py").write_text(CREATE.format(table="first"))
+    with pytest.raises(StorageError, match="first"):
+        database.migrate("one", directory)
+    assert "first" not in tables(database)
+
+
 @pytest.mark.parametrize("source", ["def up(:", "def upp(migrator, database): ..."])
 def test_a_migration_that_is_none_is_a_storage_error(
     database: Database, tmp_path: Path, source: str
@@ -127,16 +137,16 @@ def test_only_its_owner_may_read_the_file_whatever_the_umask(tmp_path: Path) -> 
         os.umask(umask)
 
 
-def open_at_once(actions: list[Callable[[], None]]) -> list[BaseException]:
+def open_at_once(actions: list[Callable[[], None]]) -> list[StorageError]:
     """Run each in a thread, all begun at the same moment. What they raised."""
     barrier = threading.Barrier(len(actions))
-    errors: list[BaseException] = []
+    errors: list[StorageError] = []
 
     def run(action: Callable[[], None]) -> None:
         barrier.wait()
         try:
             action()
-        except BaseException as error:
+        except StorageError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=[action]) for action in actions]
@@ -218,9 +228,13 @@ def test_an_id_wins_over_another_organization_that_took_it_for_its_name(memory: 
 
 
 def test_what_fails_in_a_transaction_leaves_nothing(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.transaction() as connection:
-        ensure_org(connection, "half")
-        raise RuntimeError
+    def fail() -> None:
+        with database.transaction() as connection:
+            ensure_org(connection, "half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with database.transaction() as connection:
         assert orgs(connection) == [("default", "default")]
 

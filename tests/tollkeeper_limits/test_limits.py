@@ -1,4 +1,4 @@
-"""Requests per minute as clients meet them: exact, told on every reply, and only for what counts."""
+"""Requests per minute as clients meet them: exact, on every reply, only for what counts."""
 
 from typing import Any
 
@@ -134,7 +134,9 @@ async def test_a_place_is_given_back_where_a_later_stage_refuses(stage: str) -> 
     plugins = {"refusing": refusing(stage)}
     async with open_gateway(toml=LIMITS.format(2), plugins=plugins, clock=JumpClock()) as gateway:
         for _ in range(5):
-            assert (await gateway.chat()).status == 403
+            refused = await gateway.chat()
+            assert refused.status == 403
+            assert left(refused)[1] == "2", "as if it had never come"
         assert await remaining(gateway) == 2
 
 

@@ -83,7 +83,8 @@ def test_the_wait_is_exact(
     """Also where the limit was lowered since, and more are in the window than it allows."""
 
     def replay() -> tuple[SlidingLog, float]:
-        log, now, places = SlidingLog(), START, []
+        log, now = SlidingLog(), START
+        places: list[Place] = []
         for pause, action, choice in todo:
             now += pause
             if action == "give back" and places:
@@ -117,6 +118,7 @@ def test_the_reset_is_when_the_window_is_empty_and_not_before(
     assert log.reset(now + reset) == 0
 
 
+@settings(deadline=None)
 @given(st.floats(1000, 1e9), st.floats(0, 59.9))
 def test_the_wait_is_exact_at_any_time_of_day(start: float, pause: float) -> None:
     log = SlidingLog()

@@ -106,7 +106,7 @@ async def _serve(
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, listener)
-            nursery.start_soon(server.watch_signals)
+            await nursery.start(server.watch_signals)
             click.echo(f"tollkeeper {version()}  {server.address}")
             click.echo(f"  Config   {config.source.name}")
             click.echo(f"  Plugins  {', '.join(e.plugin.name for e in config.plugins) or 'none'}")

@@ -58,6 +58,13 @@ def _decode(body: bytes) -> _Request:
         raise invalid_request("The body is nested too deeply.") from None
 
 
+def _decode_key(key: bytes) -> str:
+    try:
+        return msgspec.json.decode(b'"' + key + b'"', type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise invalid_request("A key of the body is not valid JSON.") from None
+
+
 def _refuse_twins(body: bytes) -> None:
     """Refuse a key that stands twice: the upstream may take the other one than we did.
 
@@ -65,12 +72,7 @@ def _refuse_twins(body: bytes) -> None:
     """
     if all(body.count(quoted) < 2 for quoted in _ACTED_ON) and not _ESCAPED.search(body):
         return
-    names = Counter(
-        msgspec.json.decode(b'"' + key + b'"', type=str)
-        if b"\\" in key
-        else key.decode("utf-8", "replace")
-        for key, _, _ in members(body)
-    )
+    names = Counter(_decode_key(key) for key, _, _ in members(body))
     for quoted in _ACTED_ON:
         name = quoted.decode().strip('"')
         if names[name] > 1:

@@ -12,6 +12,7 @@ import trio
 from tollkeeper._server.mapping import map_upstream_error
 from tollkeeper._server.pipeline import Pipeline, Taps
 from tollkeeper._server.relay import StreamRelay, alias_of, rename_model
+from tollkeeper._server.sending import is_stream
 from tollkeeper.errors import (
     ApiError,
     Failed,
@@ -152,7 +153,7 @@ class _Call:
         await self.wire.send(head, body)
 
     async def _relay(self, reply: Reply) -> None:
-        if reply.headers.get("content-type", "").startswith("text/event-stream"):
+        if is_stream(reply):
             await self._relay_stream(reply)
             return
         body = self._tapped(rename_model(await reply.read(), alias_of(self.exchange)))

@@ -74,10 +74,15 @@ def map_upstream_error(error: UpstreamError, secret: str = "") -> ApiError:
         return Failed(
             502, "server_error", "The provider could not be reached or broke off its reply."
         )
-    details = read_error(error.body.replace(secret.encode(), b"***") if secret else error.body)
-    message = str(details.get("message") or "")[:MAX_MESSAGE]
+    # Blotted out once decoded, for JSON can write the same text in many ways.
+    details = {key: _blotted(value, secret) for key, value in read_error(error.body).items()}
+    message = str(_blotted(str(details.get("message") or ""), secret))[:MAX_MESSAGE]
     refusal = _by_signal(error.status, details, message) if error.status < 500 else None
     return refusal or _by_status(error, details, message)
+
+
+def _blotted(value: object, secret: str) -> object:
+    return value.replace(secret, "***") if secret and isinstance(value, str) else value
 
 
 def _by_signal(status: int, details: dict[str, object], message: str) -> ApiError | None:

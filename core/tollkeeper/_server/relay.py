@@ -125,10 +125,11 @@ class StreamRelay:
         self.tail = out + self.tail
 
     def _last_event(self, rest: bytes) -> bytes:
-        """What stands behind the last blank line: an event that only lacks its own, or a cut one."""
+        """What stands behind the last blank line: an event that only lacks its own, or a part."""
         data = data_of(rest)
         if data is None or (data != DONE and not is_json(data)):
-            if rest.strip():
+            is_comment = data is None and rest.lstrip().startswith(b":")
+            if rest.strip() and not is_comment:
                 raise UpstreamError("broken", "the stream was cut in the middle of an event")
             return b""
         self.finished = self.finished or _FINISH.search(rest) is not None

@@ -33,6 +33,8 @@ _STATUS_OF = {
     "server_is_overloaded": 503,
     "overloaded_error": 529,
     "timeout": 504,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
 }
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
@@ -67,13 +69,25 @@ class Sender:
 
 async def _judged(reply: Reply, attempt: Attempt) -> Reply:
     if reply.status >= 400:
-        body = await reply.read()
-        raise _bad_status(reply, body)
+        raise _bad_status(reply, await _error_body(reply))
     if reply.status != 200:
         raise UpstreamError("broken", f"the upstream answered with status {reply.status}")
-    if reply.headers.get("content-type", "").startswith("text/event-stream"):
+    if is_stream(reply):
         return await _begun_stream(reply)
     return await _whole_body(reply, attempt)
+
+
+async def _error_body(reply: Reply) -> bytes:
+    """The body of an error, as far as it comes: the status says most of it."""
+    try:
+        return await reply.read()
+    except UpstreamError:
+        return b""
+
+
+def is_stream(reply: Reply) -> bool:
+    """Whether a reply streams, by what it says of itself."""
+    return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def _bad_status(reply: Reply, body: bytes, status: int = 0) -> UpstreamError:
@@ -102,8 +116,8 @@ def _status_within(body: bytes) -> int:
         value = error.get(key)
         if isinstance(value, int) and 400 <= value <= 599:
             return value
-        if value in _STATUS_OF:
-            return _STATUS_OF[str(value)]
+        if isinstance(value, str) and value in _STATUS_OF:
+            return _STATUS_OF[value]
     return 200
 
 

@@ -127,10 +127,13 @@ class Server:
         log.info("the configuration was read again and is in force")
         return True
 
-    async def watch_signals(self) -> None:
+    async def watch_signals(
+        self, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """SIGTERM and SIGINT stop, the second one at once; SIGHUP reads the TOML again."""
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with trio.open_signal_receiver(*wanted) as signals:
+            task_status.started()
             async for received in signals:
                 if received == signal.SIGHUP:
                     await self.reload()

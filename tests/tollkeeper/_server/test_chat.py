@@ -1,9 +1,10 @@
 """Reading chat bodies: what is refused, with which param, and which usage is believed."""
 
+import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper._server.chat import CHAT, MAX_TOKENS, ChatDialect
@@ -104,6 +105,7 @@ def test_a_body_nested_too_deeply_is_a_400(field: str, begin: bytes, end: bytes)
         b'"\\u006Dodel": "b", "model": "a"',
         b'"model": "a", "stream": true, "stream": false',
         b'"model": "a", "stream_options": {}, "stream_options": {}',
+        b'"\\u006dodel": "a", "m\\u006fdel": "b"',
     ],
 )
 def test_a_key_that_the_gateway_acts_on_may_not_stand_twice(members: bytes) -> None:
@@ -112,11 +114,21 @@ def test_a_key_that_the_gateway_acts_on_may_not_stand_twice(members: bytes) -> N
     assert "twice" in refusal.message
 
 
+@pytest.mark.parametrize(
+    "key", [b"\xff", b"\xff\\u0061", b"\\ud83d\\ude00\\u0061", b"\\u005c\\u0022model"]
+)
+def test_a_key_of_any_characters_is_taken_or_refused(key: bytes) -> None:
+    body = b'{"model": "m", "messages": [], "%b": 1}' % key
+    with contextlib.suppress(Refused):
+        assert DIALECT.peek(body) == ("m", False, False)
+
+
 def test_a_key_of_the_same_name_inside_a_value_is_no_double() -> None:
     body = b'{"model": "m", "messages": [{"model": 1, "stream": 2}], "x": "\\"model\\": 3"}'
     assert DIALECT.peek(body) == ("m", False, False)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_a_model_may_have_any_name(name: str) -> None:
     body = json.dumps({"model": name, "messages": []}).encode()

@@ -204,8 +204,12 @@ def test_only_a_rate_limit_passes_headers_on() -> None:
 @pytest.mark.parametrize("status", [400, 404, 429])
 @pytest.mark.parametrize(
     "error",
-    [said(f"bad key {SECRET}, again: {SECRET}"), f"bad key {SECRET}"],
-    ids=["object", "string"],
+    [
+        said(f"bad key {SECRET}, again: {SECRET}"),
+        f"bad key {SECRET}",
+        {"message": {"text": f"bad key {SECRET}"}},
+    ],
+    ids=["object", "string", "message of another type"],
 )
 def test_our_credential_is_blotted_out_where_an_upstream_echoes_it(
     status: int, error: object
@@ -213,6 +217,23 @@ def test_our_credential_is_blotted_out_where_an_upstream_echoes_it(
     answer = mapped(status, error, secret=SECRET)
     assert SECRET not in answer.message
     assert "bad key ***" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        ("sk-a/b", b"sk-a\\/b"),
+        ('sk-"a"', b'sk-\\"a\\"'),
+        ("sk-\u00fc", b"sk-\\u00fc"),
+        ("sk-\u00fc", "sk-\u00fc".encode()),
+        ("sk-ab", b"sk-\\u0061b"),
+    ],
+)
+def test_our_credential_is_blotted_out_however_json_writes_it(secret: str, written: bytes) -> None:
+    body = b'{"error": {"message": "bad key %b", "param": "%b"}}' % (written, written)
+    answer = mapped_body(400, body, secret=secret)
+    assert answer.message == "bad key ***"
+    assert answer.param in (None, "***")
 
 
 def test_our_credential_is_blotted_out_of_signals_and_params_too() -> None:

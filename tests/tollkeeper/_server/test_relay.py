@@ -255,7 +255,16 @@ def test_a_stream_that_was_cut_is_a_broken_reply(chunks: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [b"", b"\n", COMMENT, b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n", b"data:[DONE]"],
+    [
+        b"",
+        b"\n",
+        COMMENT,
+        b": keep-al",
+        b"data: [DONE]",
+        b"data: [DONE]\n",
+        b"data: [DONE]\r\n",
+        b"data:[DONE]",
+    ],
 )
 def test_a_stream_that_only_lacks_its_last_event_or_a_part_of_it_is_completed(end: bytes) -> None:
     out = run(new_relay(), chunk("a") + FINISH + end)

@@ -125,7 +125,7 @@ async def test_a_body_that_is_no_json_object_is_a_broken_reply(body: bytes) -> N
         ({"code": None, "type": "server_error"}, 500),
         ({"type": "overloaded_error"}, 529),
         ({"code": "timeout"}, 504),
-        ({"code": "context_length_exceeded"}, 200),
+        ({"code": "context_length_exceeded"}, 400),
         ({"code": 200}, 200),
         ({"code": 12345}, 200),
         ({"code": ["odd"], "status": {"odd": 1}, "type": 1.5}, 200),

@@ -130,6 +130,7 @@ def test_many_events_together_may_be_larger_than_one() -> None:
     assert Splitter().feed(batch) == batch
 
 
+@settings(deadline=None)
 @given(st.recursive(st.text(), lambda inner: st.lists(inner, max_size=3), max_leaves=5))
 def test_a_made_event_carries_its_data(value: object) -> None:
     data = json.dumps(value, ensure_ascii=False).encode()
