@@ -190,13 +190,15 @@ async def open_gateway(
 
     database = make_database("sqlite:///:memory:", Path("/"))
     database.open()
-    async with unwrapped(), trio.open_nursery() as nursery:
-        shared = Shared(database, clock) if clock else Shared(database)
-        generations = Generations(nursery, shared, nursery.cancel_scope.cancel)
-        await generations.switch(configure(toml))
-        yield TestGateway(generations, nursery, settled, configure)
-        nursery.cancel_scope.cancel()
-    database.close()
+    try:
+        async with unwrapped(), trio.open_nursery() as nursery:
+            shared = Shared(database, clock) if clock else Shared(database)
+            generations = Generations(nursery, shared, nursery.cancel_scope.cancel)
+            await generations.switch(configure(toml))
+            yield TestGateway(generations, nursery, settled, configure)
+            nursery.cancel_scope.cancel()
+    finally:
+        database.close()
 
 
 @contextlib.asynccontextmanager
