@@ -76,10 +76,13 @@ class Announcer:
             return
         path = self._database.with_name(f"{self._database.name}.{self._own}")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _reachable(path) as address:
+        # Under its name only once it listens: a socket that refuses is taken for a dead one's.
+        unready = path.with_suffix(".new")
+        with _reachable(unready) as address:
             listener.bind(address)
-        path.chmod(0o600)
+        unready.chmod(0o600)
         listener.listen(16)
+        unready.rename(path)
         try:
             async with trio.open_nursery() as nursery:
                 listen = trio.SocketListener(trio.socket.from_stdlib_socket(listener))

@@ -81,7 +81,7 @@ def read_config(path: Path, catalogue: Catalogue, *, without_providers: bool = F
     credential should not ask for one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         hint = f"no such file; write one with: tollkeeper init --config {path}"
         raise ConfigError([Problem(str(path), hint)]) from None
@@ -143,7 +143,8 @@ class _Reader:
     def read(self) -> Config:
         for key in self.data:
             if key not in SECTIONS:
-                self._complain((key,), f'unknown table "{key}"{nearest(key, SECTIONS)}')
+                word = "table" if isinstance(self.data[key], dict) else "key"
+                self._complain((key,), f'unknown {word} "{key}"{nearest(key, SECTIONS)}')
         config = Config(
             source=self.source,
             server=self._table(ServerSettings, ("server",)) or ServerSettings(),
@@ -239,7 +240,7 @@ class _Reader:
             return self._read_secret_file(match.group("file"), path)
         name, default = match.group("name"), match.group("default")
         if name is None:
-            self._complain(path, f"{match.group()} is no reference ({dotted(path)})")
+            self._complain(path, f"what stands in ${{...}} is no reference ({dotted(path)})")
             return match.group()
         found = os.environ.get(name)
         if found or (found is not None and default is None):
@@ -258,7 +259,7 @@ class _Reader:
 
 
 _REFERENCE = re.compile(
-    r"\$\{(?:file:(?P<file>[^}]+)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?"
-    r"|[^}]*)\}"
+    r"\$\{(?:(?:file:(?P<file>[^}]+)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?)\}"
+    r"|[^}]*\}?)"  # anything else is a mistake
 )

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -43,6 +43,8 @@ OTHER_CODES = frozenset(
 )
 
 MAX_RETRY_AFTER = 600
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class TollkeeperError(Exception):
@@ -185,12 +187,15 @@ def model_not_found(model: str) -> Refused:
     return Refused(404, "model_not_found", f"The model '{model}' does not exist.", param="model")
 
 
-def find_api_error(error: BaseException) -> ApiError | None:
-    """The first `ApiError` in `error`, also inside an exception group of a plugin's nursery."""
-    if isinstance(error, ApiError):
+def find_error(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
+    """The first error of a kind in `error`, also inside the groups that nurseries raise."""
+    if isinstance(error, kind):
         return error
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            if (found := find_api_error(inner)) is not None:
-                return found
+        return next(filter(None, (find_error(inner, kind) for inner in error.exceptions)), None)
     return None
+
+
+def find_api_error(error: BaseException) -> ApiError | None:
+    """The answer for the client that an exception holds, if it does."""
+    return find_error(error, ApiError)

@@ -19,6 +19,7 @@ _SAYINGS = {
     "is_instance_of": 'must be a number, or text such as "0.15"',
     "literal_error": "must be true or false",
     "model_type": "must be a table",
+    "string_pattern_mismatch": "holds characters that cannot stand there",
     "string_type": "must be text",
     "tuple_type": "must be an array",
 }
@@ -93,7 +94,9 @@ def _shown(written: object, model: type[Table], loc: tuple[str | int, ...]) -> s
         return "(a table)" if isinstance(value, dict) else "(an array)"
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return '"' + re.sub(r"//[^/@]*@", "//***@", value) + '"'
+    return str(value)
 
 
 def _holds_secret(model: type[Table], loc: tuple[str | int, ...]) -> bool:

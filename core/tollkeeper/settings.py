@@ -50,7 +50,7 @@ class Secret:
     ) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
             cls,
-            core_schema.str_schema(min_length=1),
+            core_schema.str_schema(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$"),
             serialization=core_schema.to_string_ser_schema(),
         )
 
@@ -124,6 +124,12 @@ def _checked_bind(bind: str) -> str:
     return bind
 
 
+def _checked_url(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s?#@]+", url):
+        raise ValueError("must begin with http:// or https://, without user, query and fragment")
+    return url
+
+
 class ServerSettings(Table):
     """Where tollkeeper listens, and what it accepts."""
 
@@ -159,7 +165,7 @@ class ProviderSettings(Table):
 
     kind: str
     """Which provider plugin speaks to it."""
-    base_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    base_url: Annotated[str, AfterValidator(_checked_url)] = ""
     """Where it is, as its own SDK takes it."""
     credential: Secret | None = None
     """Our secret there, usually `"${NAME_OF_A_VARIABLE}"`."""

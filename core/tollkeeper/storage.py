@@ -154,15 +154,16 @@ class Database:
             return False
         return True
 
+    async def migrate_in_thread(self, name: str, package: str) -> list[str]:
+        """`migrate_package` while requests run: another process may hold it up."""
+        return await trio.to_thread.run_sync(
+            self.migrate_package, name, package, limiter=self._writing
+        )
+
     def migrate_package(self, name: str, package: str) -> list[str]:
         """Apply the migrations that a plugin's package brings along, if it does."""
-        if package.partition(".")[0] in ("", "tollkeeper", "__main__"):
-            return []  # a plugin of a test or a script; the core's own tables are made by `open`
-        try:
-            directory = importlib.resources.files(package) / "migrations"
-        except (ModuleNotFoundError, TypeError):
-            return []  # a plugin in a module of its own brings no folder
-        return self.migrate(name, Path(str(directory)))
+        directory = find_migrations(package)
+        return self.migrate(name, directory) if directory else []
 
     def migrate(self, name: str, directory: Path) -> list[str]:
         """Apply what is new in a plugin's `migrations/`. Returns the names of what it applied.
@@ -170,8 +171,6 @@ class Database:
         Each plugin has a history table of its own: the runner keys it by file name, so two plugins
         with a `0001_first.py` would otherwise hide each other's.
         """
-        if not directory.is_dir():
-            return []
         runner = Runner(self._database, str(directory), table_name=f"migrations_{name}")
         try:
             with self._alone(), self._connection(), self._database.atomic("exclusive"):
@@ -183,6 +182,17 @@ class Database:
     def close(self) -> None:
         """Close what is open. Data in memory is gone afterwards."""
         self._database.close()
+
+
+def find_migrations(package: str) -> Path | None:
+    """The `migrations/` of a plugin's package, if it has one."""
+    if package.partition(".")[0] in ("", "tollkeeper", "__main__"):
+        return None  # a plugin of a test or a script; the core's own tables are made by `open`
+    try:
+        directory = Path(str(importlib.resources.files(package) / "migrations"))
+    except (ModuleNotFoundError, TypeError):
+        return None  # a plugin in a module of its own brings no folder
+    return directory if directory.is_dir() else None
 
 
 def make_database(url: str, root: Path) -> Database:

@@ -31,7 +31,7 @@ class Demo:
     policy = "guard"
 
     def __init__(self, settings: PluginSettings) -> None:
-        self._settings = settings
+        """Has no settings of its own."""
 
     @hookimpl
     def register(self, gateway: Gateway) -> None:

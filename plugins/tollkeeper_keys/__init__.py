@@ -26,7 +26,7 @@ class Keys:
     policy = "guard"
 
     def __init__(self, settings: PluginSettings) -> None:
-        self._settings = settings
+        """Has no settings of its own."""
 
     @hookimpl
     def register(self, gateway: Gateway) -> None:

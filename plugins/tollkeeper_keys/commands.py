@@ -16,6 +16,21 @@ from tollkeeper_keys import service
 TOPIC = "keys"
 
 
+class _Name(click.ParamType[str]):
+    """A name that people can read: not empty, and nothing that a terminal would act on."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        if not value.strip() or not value.isprintable() or len(value) > 200:
+            self.fail("a name is 1 to 200 printable characters", param, ctx)
+        return value
+
+
+NAME = _Name()
+
+
 def keys_command(database: Database) -> click.Group:
     """The command group, working on this database."""
     group = click.Group("keys", help="Create, list and revoke virtual keys.")
@@ -33,8 +48,10 @@ def _with_first(command: click.Command, database: Database) -> click.Command:
 
 
 @click.command("create", help="Make a virtual key. Its secret is shown this once.")
-@click.option("--name", required=True, help="What to recognise it by.")
-@click.option("--org", default="default", show_default=True, help="Who pays; made if new.")
+@click.option("--name", required=True, type=NAME, help="What to recognise it by.")
+@click.option(
+    "--org", type=NAME, default="default", show_default=True, help="Who pays; made if new."
+)
 @click.option("--rpm", type=click.IntRange(1, 1_000_000), help="Requests per minute.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def _create(database: Database, name: str, org: str, rpm: int | None, as_json: bool) -> None:

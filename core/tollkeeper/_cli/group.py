@@ -11,7 +11,7 @@ import click
 
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import DEFAULT_PATH, Config, read_config
-from tollkeeper.errors import ConfigError, TollkeeperError
+from tollkeeper.errors import ConfigError, TollkeeperError, find_error
 from tollkeeper.storage import Database, make_database
 
 CONFIG_HELP = "The configuration file."
@@ -119,7 +119,7 @@ class errors_shown:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        found = find_error(error)
+        found = find_error(error, TollkeeperError)
         if found is None:
             return
         lines = list(map(str, found.problems)) if isinstance(found, ConfigError) else [str(found)]
@@ -128,19 +128,18 @@ class errors_shown:
         sys.exit(1)
 
 
-def find_error(error: BaseException | None) -> TollkeeperError | None:
-    """The first error of ours in `error`, also inside the groups that nurseries raise."""
-    if isinstance(error, TollkeeperError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(find_error, error.exceptions)), None)
-    return None
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever a client put into it; tracebacks keep theirs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def log_to_stderr() -> None:
     """Log lines for people on standard error; access lines as they are."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("httpx", "httpcore", "peewee", "peewee.migrations"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -180,7 +180,7 @@ def _plugin_rows(path: Path) -> list[dict[str, Any]]:
     catalogue = Catalogue()
     enabled = {}
     if path.exists():
-        config = read_config(path, catalogue)
+        config = read_config(path, catalogue, without_providers=True)
         enabled = {e.plugin.name: e.plugin for e in config.plugins}
     rows = []
     for name in [*enabled, *sorted(set(catalogue) - set(enabled))]:

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import socket
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def serve(path: Path) -> None:
     with errors_shown():
         config = load_config(path)
         with _listen(config.server.bind) as listener:
-            code = trio.run(_serve, config, listener, partial(read_config, path, Catalogue()))
+            code = trio.run(_serve, config, listener, lambda: read_config(path, Catalogue()))
     raise SystemExit(code)
 
 

@@ -24,7 +24,6 @@ MAX_PIPELINED = 65536
 """Bytes a client may send ahead of the reply it waits for; beyond them it is not read."""
 WRITE_SIZE = 262144
 LINGER_SECONDS = 2.0
-LINGER_BYTES = 1024**2
 
 Handler = Callable[[Incoming, "Connection"], Awaitable[None]]
 
@@ -72,7 +71,8 @@ class Connection:
 
     def sweep(self, now: float) -> None:
         """Close the connection if it has idled too long, or the gateway is going down."""
-        if self._request is not None or not (self.draining or now >= self.deadline):
+        busy = self._request is not None or self._parser.requests
+        if busy or not (self.draining or now >= self.deadline):
             return
         if self._parser.in_head and not self.draining:
             self._fail(_timed_out("The head of the request did not arrive in time."))
@@ -172,7 +172,8 @@ class Connection:
             await self._stream.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             return
-        if self._request is not None and not self._request.complete:
+        unread = self._request is not None and not self._request.complete
+        if unread or self._failure is not None:
             with trio.move_on_after(LINGER_SECONDS):
                 await trio.sleep_forever()  # the reader ends it when the client closes
 
@@ -225,8 +226,9 @@ class Connection:
 
     async def send(self, head: Head, body: bytes) -> None:
         """A whole reply, in one write."""
-        data = self._prepare(head, {"content-length": str(len(body))})
-        await self._send(data if self._current().method == "HEAD" else data + body)
+        bodyless = head.status in (204, 304)
+        data = self._prepare(head, {} if bodyless else {"content-length": str(len(body))})
+        await self._send(data if bodyless or self._current().method == "HEAD" else data + body)
 
     async def send_error(self, error: ApiError) -> None:
         """An error that belongs to no exchange."""

@@ -9,27 +9,28 @@ from typing import Protocol
 
 import trio
 
-from tollkeeper._server.mapping import map_upstream_error
+from tollkeeper._server.failures import answer_for, log_failure, unauthenticated
 from tollkeeper._server.pipeline import Pipeline, Taps
 from tollkeeper._server.relay import StreamRelay, alias_of, rename_model
 from tollkeeper._server.sending import is_stream
 from tollkeeper.errors import (
     ApiError,
-    Failed,
     Refused,
     UpstreamError,
-    find_api_error,
     model_not_found,
 )
 from tollkeeper.exchange import (
     Answer,
+    Attempt,
     Deployment,
+    Dialect,
     Event,
     Exchange,
     Head,
     Outcome,
     OutcomeKind,
     Reply,
+    Usage,
 )
 
 log = logging.getLogger("tollkeeper")
@@ -126,7 +127,9 @@ class _Call:
             await self._answer_here(answer)
             return
         await self._choose_deployments()
-        await self._relay(await pipeline.send(exchange))
+        reply = await pipeline.send(exchange)
+        exchange.replies.append(reply)  # a wrapper's own is closed too
+        await self._relay(reply)
 
     async def _read(self) -> None:
         exchange = self.exchange
@@ -173,7 +176,7 @@ class _Call:
     async def _relay_stream(self, reply: Reply) -> None:
         exchange = self.exchange
         relay = StreamRelay(
-            attempt=exchange.attempts[-1],
+            attempt=exchange.attempts[-1] if exchange.attempts else _no_attempt(exchange),
             alias=alias_of(exchange),
             wants_usage=exchange.wants_usage,
             taps=self._taps(),
@@ -217,9 +220,9 @@ class _Call:
         answer = self._as_answer(error)
         kind: OutcomeKind = "refused" if isinstance(answer, Refused) else "failed"
         log_failure(self.exchange, answer, error)
+        if self.settled:
+            raise ClientGone  # only writing can have failed: end the connection
         try:
-            if self.settled:
-                return  # the reply is on its way; only writing it can have failed
             if self.streaming:
                 dialect = self.exchange.operation.dialect
                 tail = dialect.error_event(answer) if dialect else b""
@@ -233,12 +236,10 @@ class _Call:
             return  # settled in the caller's `finally` if not here
 
     def _as_answer(self, error: Exception) -> ApiError:
-        if isinstance(error, UpstreamError):
-            deployment = self.exchange.deployment
-            secret = self.backstage.secret_of(deployment.provider) if deployment else ""
-            return map_upstream_error(error, secret)
-        found = find_api_error(error)
-        return found or Failed(500, "server_error", "The gateway failed to handle this request.")
+        deployment = self.exchange.deployment
+        return answer_for(
+            error, self.backstage.secret_of(deployment.provider) if deployment else ""
+        )
 
     def settle(self, outcome: Outcome) -> None:
         """Measure each attempt and let every plugin settle; at most once."""
@@ -251,9 +252,16 @@ class _Call:
             usage = self.pipeline.measure(exchange, attempt)
             dialect = exchange.operation.dialect
             if usage is None and dialect is not None and attempt.usage_data:
-                usage = dialect.usage(attempt.usage_data)
+                usage = self._usage_of(dialect, attempt.usage_data)
             attempt.usage = usage
         self.pipeline.settle(exchange)
+
+    def _usage_of(self, dialect: Dialect, data: bytes) -> Usage | None:
+        try:
+            return dialect.usage(data)
+        except Exception:
+            log.exception("the dialect %s crashed on a usage object", dialect.name)
+            return None
 
     async def close_replies(self) -> None:
         """Give every connection up, also under cancellation."""
@@ -263,32 +271,12 @@ class _Call:
                     await reply.aclose()
 
 
+def _no_attempt(exchange: Exchange) -> Attempt:
+    """What takes the usage of a reply that a `wrap_send` made without an upstream."""
+    return Attempt(exchange.deployments[0], 0, 0.0)
+
+
 async def read_to_end(reply: Reply) -> None:
     """Give the upstream a moment to end its reply too, so that its connection can be kept."""
     with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
         await reply.chunk()
-
-
-def unauthenticated(exchange: Exchange) -> Refused:
-    """The refusal for a caller that no plugin recognised."""
-    if "authorization" in exchange.headers:
-        message = "Invalid API key."
-    else:
-        message = "Missing API key: send it as `Authorization: Bearer tk-...`."
-    return Refused(401, "auth_error", message, headers={"www-authenticate": "Bearer"})
-
-
-def log_failure(exchange: Exchange, answer: ApiError, error: Exception) -> None:
-    """Every failure with its id and cause; a traceback where the cause is a bug. No secrets."""
-    unexpected = not isinstance(error, (ApiError, UpstreamError)) and find_api_error(error) is None
-    log.log(
-        logging.ERROR if answer.status >= 500 else logging.INFO,
-        "%s %s %s -> %d %s: %s",
-        exchange.id,
-        exchange.operation.name,
-        exchange.deployment.name if exchange.deployment else exchange.model or "-",
-        answer.status,
-        answer.code,
-        error if isinstance(error, UpstreamError) else answer.message,
-        exc_info=error if unexpected else None,
-    )

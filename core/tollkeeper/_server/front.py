@@ -16,9 +16,10 @@ from tollkeeper._server.dispatch import ClientGone, handle
 from tollkeeper._server.generation import Generation
 from tollkeeper._server.generations import Generations
 from tollkeeper._server.incoming import Incoming
-from tollkeeper.errors import Refused, invalid_request
+from tollkeeper.errors import Failed, Refused, find_error, invalid_request
 from tollkeeper.exchange import Exchange, Head, Operation
 
+log = logging.getLogger("tollkeeper")
 access_log = logging.getLogger("tollkeeper.access")
 
 
@@ -108,8 +109,10 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
     """Hand a request to the generation's Quart app, by way of ASGI."""
     if generation.app is None:
         raise RuntimeError("a generation serves before its app is built")
+    has_page = generation.app.url_map.bind("").test(request.path, request.method)
     try:
-        body = await connection.read_body()
+        # What nobody serves is not worth reading: Quart says 404 or 405 without it.
+        body = await connection.read_body() if has_page else b""
     except Refused as refusal:
         await connection.send_error(refusal)
         return
@@ -129,7 +132,17 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
         "extensions": {},
         "state": {},
     }
-    await generation.app(scope, _Receive(body), _Send(connection))  # type: ignore[arg-type]
+    send = _Send(connection, request.method)
+    try:
+        await generation.app(scope, _Receive(body), send)  # type: ignore[arg-type]
+    except Exception as error:
+        if (gone := find_error(error, ClientGone)) is not None:
+            raise gone from None
+        if send.begun:
+            raise
+        log.exception("a page crashed before its reply began")
+        message = "The gateway failed to handle this request."
+        await connection.send_error(Failed(500, "server_error", message))
 
 
 class _Receive:
@@ -148,11 +161,13 @@ class _Receive:
 class _Send:
     """ASGI's send, onto the connection's wire. One write where the length is known beforehand."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, method: str) -> None:
         self._connection = connection
+        self._is_head = method == "HEAD"
         self._head = Head(500, {})
         self._whole: list[bytes] | None = None
-        self._begun = False
+        self.begun = False
+        """Whether bytes of the reply may have gone out."""
 
     async def __call__(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -160,16 +175,18 @@ class _Send:
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in message["headers"]
             }
-            self._whole = [] if headers.pop("content-length", None) else None
+            bodyless = self._is_head or message["status"] in (204, 304)
+            known = headers.pop("content-length", None) is not None
+            self._whole = [] if known or bodyless else None
             self._head = Head(message["status"], headers)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
+        begun, self.begun = self.begun, self._whole is None or not more
         if self._whole is not None:
             self._whole.append(body)
             if not more:
                 await self._connection.send(self._head, b"".join(self._whole))
-        elif not self._begun:
-            self._begun = True
+        elif not begun:
             await self._connection.begin(self._head, body)
             if not more:
                 await self._connection.end(b"")

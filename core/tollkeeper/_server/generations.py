@@ -36,7 +36,9 @@ class Generations:
 
         Raises `ConfigError`, or what a plugin's start-up raised, and then leaves all as it was.
         """
-        self._migrate(config)
+        for enabled in config.plugins:
+            name, package = enabled.plugin.name, enabled.plugin.package
+            await self.shared.database.migrate_in_thread(name, package)
         new = build_generation(config, self.shared, self._instances)
         authorizer = new.registry.services.get(Authorizer)
         new.app = build_app(
@@ -44,28 +46,18 @@ class Generations:
             authorizer if isinstance(authorizer, Authorizer) else None,
             config.server.max_body,
         )
-        started: list[Instance] = []
+        self._hold(new)  # before anything waits: an old generation may end meanwhile
         try:
             for instance in new.instances:
                 if not instance.running:
-                    started.append(instance)
                     await self._start(instance, new)
         except BaseException:
-            for instance in started:
-                instance.scope.cancel()
+            self._let_go(new)
             raise
         self._take_over(new)
         return new
 
-    def _migrate(self, config: Config) -> None:
-        for enabled in config.plugins:
-            self.shared.database.migrate_package(enabled.plugin.name, enabled.plugin.package)
-
     def _take_over(self, new: Generation) -> None:
-        for instance in new.instances:
-            instance.users += 1
-            if instance not in self._instances:
-                self._instances.append(instance)
         old: Generation | None = getattr(self, "current", None)
         self.current = new
         if old is not None:
@@ -75,7 +67,16 @@ class Generations:
 
     def _retire(self, old: Generation) -> None:
         old.on_empty = None
-        for instance in old.instances:
+        self._let_go(old)
+
+    def _hold(self, generation: Generation) -> None:
+        for instance in generation.instances:
+            instance.users += 1
+            if instance not in self._instances:
+                self._instances.append(instance)
+
+    def _let_go(self, generation: Generation) -> None:
+        for instance in generation.instances:
             instance.users -= 1
             if instance.users == 0:
                 instance.scope.cancel()
@@ -106,6 +107,8 @@ class Generations:
                         message = f"plugin {instance.name} could not start: {cause}"
                         raise PluginError(message) from error
                     log.exception("plugin %s: its own task crashed", instance.name)
+                    if instance.scope.cancel_called:
+                        return  # it was being stopped
                 if instance.enabled.plugin.policy == "guard":
                     self._on_guard_crash()
                     return

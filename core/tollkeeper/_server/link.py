@@ -33,6 +33,7 @@ class Link:
         self._keep_alive = False
         self._surplus = False
         self._head_size = 0
+        self._written = False
 
     # Called by the parser.
 
@@ -70,6 +71,7 @@ class Link:
         """Whether another request may follow: the reply is whole, and both sides stay."""
         return (
             self._done
+            and self._written
             and self._keep_alive
             and not self._surplus
             and not self._parts
@@ -95,15 +97,22 @@ class Link:
             await self._read_head()
             return
         # A server may refuse before it has read everything: read while still writing.
+        failure: UpstreamError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, data)
-            await self._read_head()
+            try:
+                await self._read_head()
+            except UpstreamError as error:
+                failure = error  # raised in here it would come out in a group
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def _write(self, data: bytes) -> None:
         """Write; a connection that breaks here may still hold a reply, so reading tells."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(data)
+            self._written = True
 
     async def _read_head(self) -> None:
         while not self._head_done:

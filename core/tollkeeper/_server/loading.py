@@ -1,5 +1,6 @@
 """From names in the TOML to a generation. Synchronous; makes no query and opens no connection."""
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 
 import pluggy
@@ -144,9 +145,9 @@ def _make_providers(
             if settings.kind not in config.broken:
                 problems.append(config.source.problem(path, _unspoken(settings.kind, registry)))
             continue
-        upstream = PooledUpstream(pool, settings)
-        context = ProviderContext(name, settings, upstream, upstream.client)
         try:
+            upstream = PooledUpstream(pool, settings)
+            context = ProviderContext(name, settings, upstream, upstream.client)
             providers[name] = factory(context)
         except ValueError as error:
             where = ("providers", name)
@@ -176,4 +177,7 @@ def _warnings(config: Config, steps: Mapping[str, tuple[Step, ...]]) -> list[Pro
 def is_loopback(bind: str) -> bool:
     """Whether an address is reachable from this machine only."""
     host, _ = split_bind(bind)
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,5 +1,7 @@
 """The running gateway: sockets, hypercorn's worker around our connections, signals, shutdown."""
 
+import contextlib
+import dataclasses
 import logging
 import signal
 import socket
@@ -49,6 +51,7 @@ class Server:
         """Set once everything is settled and closed."""
         self.exit_code = 0
         self._stop = trio.Event()
+        self._reloading = trio.CancelScope()
         self._connections: set[Connection] = set()
 
     async def run(
@@ -93,6 +96,7 @@ class Server:
         self.exit_code = max(self.exit_code, code)
         self.shared.health.draining = True
         self._stop.set()
+        self._reloading.cancel()
         for connection in self._connections:
             connection.draining = True
 
@@ -113,7 +117,8 @@ class Server:
             return False
         try:
             config = self._reread()
-            await self.switch(config)
+            bound = config.server.model_copy(update={"bind": self.config.server.bind})
+            await self.switch(dataclasses.replace(config, server=bound))
         except ConfigError as error:
             log.error("the configuration was not changed:")
             for problem in find_all_problems(error, self.shared).problems:
@@ -132,16 +137,25 @@ class Server:
     ) -> None:
         """SIGTERM and SIGINT stop, the second one at once; SIGHUP reads the TOML again."""
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        send, receive = trio.open_memory_channel[None](1)
         with trio.open_signal_receiver(*wanted) as signals:
-            task_status.started()
-            async for received in signals:
-                if received == signal.SIGHUP:
-                    await self.reload()
-                elif self._stop.is_set():
-                    for connection in self._connections:
-                        connection.cut_off()
-                else:
-                    self.stop()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._reload_on, receive)
+                task_status.started()
+                async for received in signals:
+                    if received == signal.SIGHUP:
+                        with contextlib.suppress(trio.WouldBlock):
+                            send.send_nowait(None)
+                    elif self._stop.is_set():
+                        for connection in self._connections:
+                            connection.cut_off()
+                    else:
+                        self.stop()
+
+    async def _reload_on(self, requests: "trio.MemoryReceiveChannel[None]") -> None:
+        with self._reloading:
+            async for _ in requests:
+                await self.reload()
 
     async def serve_connection(self, stream: trio.SocketStream) -> None:
         """One client, from accept to close."""
@@ -232,6 +246,7 @@ def open_listener(bind: str) -> socket.socket:
 
 def _address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- for people to use
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -40,10 +40,13 @@ class Pool:
             await link.aclose()
         return await self._connect(origin, connect_timeout)
 
-    def give_back(self, origin: Origin, link: Link) -> None:
+    async def give_back(self, origin: Origin, link: Link) -> None:
         """Keep a connection whose reply was read to its end."""
-        link.idle_since = trio.current_time()
-        self._idle.setdefault(origin, []).append(link)
+        link.idle_since = now = trio.current_time()
+        idle = self._idle.setdefault(origin, [])
+        idle.append(link)
+        while idle and now - idle[0].idle_since >= IDLE_SECONDS:  # `take` never gets there
+            await idle.pop(0).aclose()
 
     async def _connect(self, origin: Origin, timeout: float) -> Link:
         scheme, host, port = origin
@@ -121,7 +124,7 @@ class PooledUpstream:
     async def release(self, link: Link) -> None:
         """Keep a connection whose reply was read to its end, close any other."""
         if link.reusable:
-            self._pool.give_back(self.origin, link)
+            await self._pool.give_back(self.origin, link)
         else:
             await link.aclose()
 

@@ -190,15 +190,30 @@ async def open_gateway(
 
     database = make_database("sqlite:///:memory:", Path("/"))
     database.open()
+    shared = Shared(database, clock) if clock else Shared(database)
     try:
-        async with unwrapped(), trio.open_nursery() as nursery:
-            shared = Shared(database, clock) if clock else Shared(database)
-            generations = Generations(nursery, shared, nursery.cancel_scope.cancel)
+        async with _generations(shared) as (generations, nursery):
             await generations.switch(configure(toml))
             yield TestGateway(generations, nursery, settled, configure)
-            nursery.cancel_scope.cancel()
     finally:
         database.close()
+
+
+@contextlib.asynccontextmanager
+async def _generations(shared: Shared) -> AsyncIterator[tuple[Generations, trio.Nursery]]:
+    """Generations that end with the block; a guard's crash in them is an error of the test."""
+    crashed = False
+
+    def on_guard_crash() -> None:
+        nonlocal crashed
+        crashed = True
+        nursery.cancel_scope.cancel()
+
+    async with unwrapped(), trio.open_nursery() as nursery:
+        yield Generations(nursery, shared, on_guard_crash), nursery
+        nursery.cancel_scope.cancel()
+    if crashed:
+        raise RuntimeError("a guard's own task crashed; the log says how")
 
 
 @contextlib.asynccontextmanager

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from tollkeeper import ConfigError
 from tollkeeper.__main__ import main
-from tollkeeper._cli.group import errors_shown, find_config_path, find_error
+from tollkeeper._cli.group import errors_shown, find_config_path
 from tollkeeper.errors import Problem
 
 TOML = '[storage]\nurl = "sqlite:///{folder}/t.db"\n[plugins.keys]\n'
@@ -69,4 +68,3 @@ def test_our_errors_are_shown_out_of_groups_and_others_pass(
     assert capsys.readouterr().err == "f:1: one\nf:2: two\n"
     with pytest.raises(KeyError), errors_shown():
         raise KeyError
-    assert find_error(click.ClickException("x")) is None
