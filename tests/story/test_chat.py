@@ -177,16 +177,25 @@ async def test_connections_to_the_upstream_are_used_again() -> None:
     assert (upstream.connections, len(upstream.requests)) == (1, 5)
 
 
-async def test_the_other_deployment_answers_when_the_first_is_down() -> None:
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_the_other_deployment_answers_when_the_first_is_down(size: int) -> None:
+    async def hang_up(stream: trio.SocketStream, _received: Received) -> None:
+        await stream.aclose()
+
+    async with raw_upstream(hang_up) as down:
+        await answered_by_the_second(down, size)
+
+
+async def answered_by_the_second(down: RawUpstream, size: int) -> None:
     async with raw_upstream(replying(http_reply(body_of(completion("second"))))) as upstream:
         toml = openai_toml(upstream, plugins="[plugins.routing]\nretries = 0\n") + (
-            '[providers.down]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n'
+            f'[providers.down]\nkind = "openai"\nbase_url = "{down.base_url}"\n'
         )
         toml = toml.replace(
             '[{ provider = "up", model = "m" }]',
             '[{ provider = "down", model = "m" }, { provider = "up", model = "m", weight = 0 }]',
         )
         async with serve(toml) as gateway:
-            reply = await gateway.chat()
+            reply = await gateway.chat("x" * size)
     assert reply.text() == "second"
     assert [a.deployment.provider for a in gateway.settled[0].attempts] == ["down", "up"]

@@ -259,3 +259,12 @@ async def test_a_wrong_method_is_a_405_in_the_openai_shape(method: str, path: st
         reply = await gateway.ask(gateway.head(method, path))
         assert (reply.status, reply.code) == (405, "method_not_allowed")
         assert "allow" in reply.headers
+
+
+async def test_a_body_for_nobody_is_not_read() -> None:
+    async with gateway_with() as gateway:
+        client = await gateway.connect()
+        headers = {"content-length": "3000000", "expect": "100-continue"}
+        await client.send_all(gateway.head("POST", "/nothing", headers))
+        assert_is_error(await everything(client), 404, "not_found")
+        await client.aclose()

@@ -229,3 +229,42 @@ async def test_a_crash_of_a_plugins_own_task_follows_its_policy(policy: str, cod
                     await trio.sleep(0.01)
                 assert (await gateway.get("/healthz")).status == 200
     assert (gateway.server.exit_code, runs) == (code, 1 if code else 2)
+
+
+async def test_a_reload_cannot_open_the_address_to_strangers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with raw_upstream(Flaky()) as upstream:
+        public = '[server]\nbind = "0.0.0.0:8080"\n'
+        texts = [public + toml(upstream)]
+        async with serve(texts[0], reread=lambda: texts[-1]) as gateway:
+            texts.append('[server]\nbind = "127.0.0.1:8080"\n' + toml(upstream, "keys"))
+            assert not await gateway.server.reload()
+            gateway.key = "tk-wrong"
+            assert (await gateway.get("/v1/models")).status == 401
+    assert "no plugin that authenticates is on" in caplog.text
+
+
+async def test_a_gateway_that_waits_for_a_plugin_to_start_can_be_stopped() -> None:
+    from tollkeeper import PluginSettings, hookimpl
+
+    class Never:
+        def __init__(self, settings: PluginSettings) -> None:
+            pass
+
+        @hookimpl
+        async def run(self, task_status: trio.TaskStatus[None]) -> None:
+            await trio.sleep_forever()
+
+    async with raw_upstream(Flaky()) as upstream:
+        texts = [toml(upstream)]
+        async with serve(texts[0], {"never": Never}, lambda: texts[-1]) as gateway:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(gateway.server.watch_signals)
+                texts.append(toml(upstream, more="[plugins.never]\n"))
+                os.kill(os.getpid(), signal.SIGHUP)
+                await trio.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGTERM)
+                with trio.fail_after(5):
+                    await gateway.server.over.wait()
+                nursery.cancel_scope.cancel()

@@ -109,3 +109,37 @@ async def test_what_a_failed_start_had_started_is_stopped_again() -> None:
         while plugin.log[-1] != "stopped 1":
             await trio.sleep(0.001)
         assert (await gateway.chat()).status == 200
+
+
+async def test_an_instance_that_a_set_in_the_making_takes_over_is_not_stopped_with_the_old_one() -> (
+    None
+):
+    plugin, upstream, go_on = counted(), ScriptedUpstream(), trio.Event()
+    upstream.stream(chunk("a"), 0.05, chunk(None, finish="stop"), b"data: [DONE]\n\n")
+
+    class Slow:
+        def __init__(self, settings: PluginSettings) -> None:
+            pass
+
+        @hookimpl
+        async def run(self, task_status: trio.TaskStatus[None]) -> None:
+            await go_on.wait()
+            task_status.started()
+            await trio.sleep_forever()
+
+    off, slow_off = "[plugins.counted]\nenabled = false\n", "[plugins.slow]\nenabled = false\n"
+    async with open_gateway(
+        upstream, slow_off, plugins={"counted": plugin, "slow": Slow}
+    ) as gateway:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream, gateway)
+            while not upstream.attempts:
+                await trio.sleep(0.001)
+            await gateway.switch(off + slow_off)
+            nursery.start_soon(gateway.switch, "")
+            while gateway.generations.current.live or not gateway.settled:
+                await trio.sleep(0.001)
+            await trio.sleep(0.1)  # the stream's set is over, the new one still waits
+            go_on.set()
+        assert plugin.log.count("built 1") - plugin.log.count("stopped 1") == 1
+        assert plugin.log.count("started 1") - plugin.log.count("stopped 1") == 1

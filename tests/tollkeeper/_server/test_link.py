@@ -123,5 +123,7 @@ async def test_a_refusal_is_seen_although_the_upload_is_not_over() -> None:
         with trio.fail_after(5):
             await link.request(b"POST / HTTP/1.1\r\n\r\n" + b"x" * 20_000_000)
         assert link.status == 413
+        assert await link.chunk() == b""
+        assert not link.reusable, "the rest of the upload would be the next request's beginning"
         await link.aclose()
         nursery.cancel_scope.cancel()

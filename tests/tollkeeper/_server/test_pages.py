@@ -27,6 +27,7 @@ class Shop:
         gateway.add_route("/shop", self.order, policy="owner", methods=("POST",), body=Wish)
         gateway.add_route("/broken", self.broken, policy="open")
         gateway.add_route("/stream", self.stream, policy="open")
+        gateway.add_route("/empty", self.empty, policy="open")
         gateway.offer(Authorizer, self)
 
     async def authorize(self, headers: dict[str, str], policy: frozenset[str]) -> None:
@@ -44,6 +45,9 @@ class Shop:
 
     async def broken(self) -> None:
         raise RuntimeError("a secret detail")
+
+    async def empty(self) -> Response:
+        return Response(b"", status=204)
 
     async def stream(self) -> Response:
         async def parts() -> Any:
@@ -104,3 +108,13 @@ async def test_wrong_paths_and_methods_have_the_openai_shape() -> None:
         wrong = await gateway.request("DELETE", "/shop")
         assert (wrong.status, wrong.code) == (405, "method_not_allowed")
         assert "POST" in wrong.headers["allow"]
+
+
+async def test_a_connection_stays_in_step_after_replies_without_a_body() -> None:
+    async with open_gateway(plugins={"shop": Shop}) as gateway:
+        for method, path, status in (("HEAD", "/stream", 200), ("GET", "/empty", 204)):
+            async with gateway.open(method, path) as link:
+                assert link.status == status
+                raw = link._stream
+                await raw.send_all(b"GET /shop/hat HTTP/1.1\r\nhost: test\r\n\r\n")
+                assert (await raw.receive_some(65536)).startswith(b"HTTP/1.1 200 OK")
