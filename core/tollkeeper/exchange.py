@@ -1,5 +1,6 @@
 """The plain data of a call: what one request is and all that becomes of it. No I/O in here."""
 
+import itertools
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,10 +9,18 @@ from typing import Literal, Protocol
 from tollkeeper.errors import ApiError
 from tollkeeper.settings import PriceSettings
 
+_PROCESS = secrets.token_hex(8)
+_NUMBERS = itertools.count(1)
+
 
 def new_request_id() -> str:
-    """An id for a request: in its log lines and its reply."""
-    return f"req_{secrets.token_hex(12)}"
+    """An id for a request: in its log lines and its reply. Unique, and no secret."""
+    return f"req_{_PROCESS}{next(_NUMBERS):08x}"
+
+
+def new_attempt_id() -> str:
+    """An id for an attempt, which goes upstream with it. Unique, and no secret."""
+    return f"att_{_PROCESS}{next(_NUMBERS):08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,10 @@ class Reply(Protocol):
     async def chunk(self) -> bytes:
         """The next bytes of the body, `b""` at its clean end; raises `UpstreamError`."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is left to give up."""
+
     async def aclose(self) -> None:
         """Give the connection up. Safe to call twice, and after an error."""
 
@@ -120,7 +133,7 @@ class Attempt:
     """1 for the first try of the exchange."""
     started: float
     """Monotonic seconds."""
-    id: str = field(default_factory=lambda: f"att_{secrets.token_hex(12)}")
+    id: str = field(default_factory=new_attempt_id)
     """Unique; goes upstream as `x-client-request-id`."""
     holds: dict[str, object] = field(default_factory=dict)
     """What each plugin's `attempt` reserved, under the plugin's name; popped by it in settle."""

@@ -74,6 +74,7 @@ class DemoReply:
         self._pace = PACE if streams else 0.0
         self._parts = self._parts_of(script, reply_id)
         self._given = 0
+        self.closed = True  # nothing is open
 
     def _parts_of(self, script: Script, reply_id: str) -> Iterator[bytes]:
         if script.status != 200:

@@ -4,13 +4,16 @@ The reader goes on reading while a request is handled, so a client that leaves i
 and the handler cancelled. A half-closed connection counts as left, as it does behind nginx.
 """
 
+import functools
 import http
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
 import trio
 
+from tollkeeper._server.channel import READ_SIZE, SocketChannel
 from tollkeeper._server.dispatch import ClientGone
 from tollkeeper._server.incoming import Incoming, RequestParser
 from tollkeeper.errors import ApiError, Refused, invalid_request
@@ -19,7 +22,6 @@ from tollkeeper.settings import ServerSettings
 
 log = logging.getLogger("tollkeeper")
 
-READ_SIZE = 65536
 MAX_PIPELINED = 65536
 """Bytes a client may send ahead of the reply it waits for; beyond them it is not read."""
 WRITE_SIZE = 262144
@@ -33,7 +35,7 @@ class Connection:
 
     def __init__(
         self,
-        stream: trio.abc.HalfCloseableStream,
+        stream: SocketChannel | trio.abc.HalfCloseableStream,
         client: str,
         settings: ServerSettings,
         handler: Handler,
@@ -67,7 +69,7 @@ class Connection:
         except Exception:
             log.exception("a connection ended by an error of its own")
         finally:
-            await trio.aclose_forcefully(self._stream)
+            await self._stream.aclose()
 
     def sweep(self, now: float) -> None:
         """Close the connection if it has idled too long, or the gateway is going down."""
@@ -189,8 +191,9 @@ class Connection:
             raise self._too_large()
         if request.expects_continue and not request.complete:
             await self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        with trio.move_on_after(self._settings.body_timeout):
-            await self._wait_body(request)
+        if not request.complete:
+            with trio.move_on_after(self._settings.body_timeout):
+                await self._wait_body(request)
         if request.body_size > self._settings.max_body:
             raise self._too_large()
         if not request.complete:
@@ -258,19 +261,28 @@ class Connection:
         return b"%x\r\n%b\r\n" % (len(data), data)
 
     async def _send(self, data: bytes) -> None:
+        try:
+            if isinstance(self._stream, SocketChannel) and len(data) <= WRITE_SIZE:
+                sent = self._stream.send_now(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            await self._send_slowly(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientGone from None
+
+    async def _send_slowly(self, data: bytes) -> None:
+        """Write to a client that does not take everything at once, for as long as it takes some."""
         for start in range(0, len(data), WRITE_SIZE):
             with trio.move_on_after(self._settings.write_timeout) as patience:
-                try:
-                    await self._stream.send_all(data[start : start + WRITE_SIZE])
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    raise ClientGone from None
+                await self._stream.send_all(data[start : start + WRITE_SIZE])
             if patience.cancelled_caught:
                 raise ClientGone
 
 
 def encode_head(status: int, headers: dict[str, str]) -> bytes:
     """Status line and headers. A header that would break the lines is left out, and logged."""
-    lines = [_STATUS_LINES[status], f"date: {formatdate(usegmt=True)}".encode()]
+    lines = [_STATUS_LINES[status], _date_line(int(time.time()))]
     for name, value in headers.items():
         line = f"{name}: {value}".encode("latin-1", "replace")
         if b"\n" in line or b"\r" in line or b"\x00" in line:
@@ -278,6 +290,11 @@ def encode_head(status: int, headers: dict[str, str]) -> bytes:
         else:
             lines.append(line)
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+@functools.lru_cache(maxsize=2)
+def _date_line(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}".encode()
 
 
 def _status_line(status: int) -> bytes:

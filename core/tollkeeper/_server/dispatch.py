@@ -265,9 +265,9 @@ class _Call:
 
     async def close_replies(self) -> None:
         """Give every connection up, also under cancellation."""
-        if self.exchange.replies:
-            with trio.CancelScope(shield=True):
-                for reply in self.exchange.replies:
+        for reply in self.exchange.replies:
+            if not reply.closed:
+                with trio.CancelScope(shield=True):
                     await reply.aclose()
 
 
@@ -278,5 +278,6 @@ def _no_attempt(exchange: Exchange) -> Attempt:
 
 async def read_to_end(reply: Reply) -> None:
     """Give the upstream a moment to end its reply too, so that its connection can be kept."""
-    with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
-        await reply.chunk()
+    if not reply.closed:
+        with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
+            await reply.chunk()

@@ -2,24 +2,30 @@
 
 import contextlib
 from collections import deque
+from math import inf
 
 import httptools
 import trio
 
+from tollkeeper._server.channel import READ_SIZE, SocketChannel, TlsChannel
 from tollkeeper.errors import UpstreamError
 
-READ_SIZE = 65536
 MAX_HEAD = 65536
 SEND_AHEAD = 65536
 """Request bytes that are written before the reply is looked for; sockets buffer about as much."""
-CLOSE_SECONDS = 1.0
+
+
+Stream = SocketChannel | TlsChannel | trio.abc.Stream
 
 
 class Link:
     """A connection. `request`, then `chunk` until `b""`; idle and reusable after that."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self.deadline = inf
+        """When whoever waits here is to be woken with a timeout; kept by the pool's sweep."""
+        self.expired = False
         self._parser = httptools.HttpResponseParser(self)
         self._begin()
         self.idle_since = 0.0
@@ -83,11 +89,13 @@ class Link:
         return self.headers.get("transfer-encoding", "").lower()
 
     def is_alive(self) -> bool:
-        """Whether the idle connection is still quiet: anything readable means closed or broken."""
-        stream = self._stream
-        if isinstance(stream, trio.SSLStream):
-            stream = stream.transport_stream
-        return isinstance(stream, trio.SocketStream) and not stream.socket.is_readable()
+        """Whether the idle connection is still quiet."""
+        return bool(getattr(self._stream, "is_quiet", False))
+
+    def expire(self) -> None:
+        """Wake whoever waits for this connection: its deadline has passed."""
+        self.expired = True
+        self._stream.shut_down()  # type: ignore[union-attr] # the pool's links are on channels
 
     async def request(self, data: bytes) -> None:
         """Write a request and read up to the end of the reply's head."""
@@ -122,7 +130,7 @@ class Link:
     async def _fill(self) -> bool:
         """Read and parse once; False at the end of the connection."""
         try:
-            data = await self._stream.receive_some(READ_SIZE)
+            data = bytes(await self._stream.receive_some(READ_SIZE))
             if not self._head_done:
                 self._head_size += len(data)
             if data:
@@ -130,7 +138,11 @@ class Link:
         except httptools.HttpParserError as error:
             raise UpstreamError("broken", f"the reply is not HTTP: {error}") from error
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            if self.expired:
+                raise UpstreamError("timeout", "the upstream did not answer in time") from None
             raise UpstreamError("broken", f"the connection broke: {error}") from error
+        if self.expired:
+            raise UpstreamError("timeout", "the upstream did not answer in time")
         if self._head_size > MAX_HEAD and not self._head_done:
             raise UpstreamError("broken", "the head of the reply is too large")
         return bool(data)
@@ -146,6 +158,5 @@ class Link:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def aclose(self) -> None:
-        """Close although the task may be cancelled; what goes wrong no longer matters."""
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await trio.aclose_forcefully(self._stream)
+        """Close at once; what goes wrong no longer matters."""
+        await self._stream.aclose()

@@ -154,6 +154,11 @@ class BegunReply:
         self._reply = reply
         self._ahead = ahead
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is left to give up."""
+        return self._reply.closed
+
     async def chunk(self) -> bytes:
         """What was read ahead, then the rest."""
         ahead, self._ahead = self._ahead, b""

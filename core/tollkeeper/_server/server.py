@@ -13,6 +13,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve as hypercorn_serve
 
+from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.connection import Connection, encode_head
 from tollkeeper._server.front import Front
 from tollkeeper._server.generation import Shared
@@ -65,6 +66,7 @@ class Server:
                 self.generations = Generations(outer, self.shared, self._on_guard_crash)
                 await self.switch(self.config)
                 outer.start_soon(self._sweep)
+                outer.start_soon(self.shared.pool.run)
                 self.address = _address_of(listener)
                 served = trio.Event()
                 await outer.start(self._serve_until_stopped, served, listener)
@@ -163,7 +165,8 @@ class Server:
         if len(self._connections) >= settings.max_connections:
             await _turn_away(stream, settings)
             return
-        connection = Connection(stream, _peer(stream), settings, Front(self.generations).handle)
+        channel = SocketChannel(stream.socket)
+        connection = Connection(channel, _peer(stream), settings, Front(self.generations).handle)
         connection.draining = self._stop.is_set()
         self._connections.add(connection)
         try:

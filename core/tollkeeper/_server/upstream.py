@@ -1,13 +1,14 @@
 """Connections to upstreams: a LIFO pool of links, their deadlines, and the Reply they give."""
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping
+from math import inf
 from urllib.parse import urlsplit
 
 import httpx
 import trio
 
+from tollkeeper._server.channel import SocketChannel, TlsChannel
 from tollkeeper._server.link import Link
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt
@@ -16,11 +17,12 @@ from tollkeeper.settings import ProviderSettings
 
 IDLE_SECONDS = 4.0
 """Idle connections older than this are not reused: common servers close theirs after 5 s."""
+SWEEP_SECONDS = 0.1
+"""How late a deadline may be noticed."""
 MAX_BODY = 32 * 1024**2
 
 Origin = tuple[str, str, int]
 """Scheme, host, port."""
-T = TypeVar("T")
 
 
 class Pool:
@@ -28,6 +30,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._idle: dict[Origin, list[Link]] = {}
+        self._busy: set[Link] = set()
         self._tls: ssl.SSLContext | None = None
 
     async def take(self, origin: Origin, connect_timeout: float) -> Link:
@@ -36,40 +39,56 @@ class Pool:
         while idle:
             link = idle.pop()
             if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
+                self._busy.add(link)
                 return link
             await link.aclose()
-        return await self._connect(origin, connect_timeout)
+        link = await self._connect(origin, connect_timeout)
+        self._busy.add(link)
+        return link
 
-    async def give_back(self, origin: Origin, link: Link) -> None:
+    def give_back(self, origin: Origin, link: Link) -> None:
         """Keep a connection whose reply was read to its end."""
-        link.idle_since = now = trio.current_time()
-        idle = self._idle.setdefault(origin, [])
-        idle.append(link)
-        while idle and now - idle[0].idle_since >= IDLE_SECONDS:  # `take` never gets there
-            await idle.pop(0).aclose()
+        self._busy.discard(link)
+        link.idle_since, link.deadline = trio.current_time(), inf
+        self._idle.setdefault(origin, []).append(link)
+
+    async def drop(self, link: Link) -> None:
+        """Close a connection whose reply was given up."""
+        self._busy.discard(link)
+        await link.aclose()
+
+    async def run(self) -> None:
+        """Keep every deadline: a look at all connections, instead of a timer for each read."""
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            now = trio.current_time()
+            for link in [link for link in self._busy if link.deadline <= now]:
+                link.expire()
+            for idle in self._idle.values():
+                while idle and now - idle[0].idle_since >= IDLE_SECONDS:
+                    await idle.pop(0).aclose()
 
     async def _connect(self, origin: Origin, timeout: float) -> Link:
         scheme, host, port = origin
         try:
             with trio.fail_after(timeout):
                 stream = await trio.open_tcp_stream(host, port)
-                return Link(stream if scheme == "http" else await self._start_tls(stream, host))
+                channel = SocketChannel(stream.socket)
+                return Link(channel if scheme == "http" else await self._start_tls(channel, host))
         except trio.TooSlowError:
             raise UpstreamError("timeout", f"no connection within {timeout:g} s") from None
         except (OSError, trio.BrokenResourceError) as error:
             raise UpstreamError("connect", f"cannot connect: {error}") from error
 
-    async def _start_tls(
-        self, stream: trio.SocketStream, host: str
-    ) -> "trio.SSLStream[trio.SocketStream]":
+    async def _start_tls(self, channel: SocketChannel, host: str) -> TlsChannel:
         if self._tls is None:
             self._tls = httpx.create_ssl_context()
             self._tls.set_alpn_protocols(["http/1.1"])
-        secure = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
+        secure = TlsChannel(channel, self._tls, host)
         try:
             await secure.do_handshake()
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            channel.close()
             raise
         return secure
 
@@ -95,18 +114,19 @@ class PooledUpstream:
 
     async def send(self, request: UpstreamRequest, attempt: Attempt | None) -> "UpstreamReply":
         """Send and wait for the head of the reply. Without an attempt for adapters' own calls."""
-        deadline = trio.current_time() + self.settings.timeout
         data = self._encode(request)
         link = await self._pool.take(self.origin, self.settings.connect_timeout)
         if attempt is not None:
             attempt.sent = True
-        limit = min(deadline, trio.current_time() + self.settings.first_byte_timeout)
+        now = trio.current_time()
+        end = now + self.settings.timeout
+        link.deadline = min(end, now + self.settings.first_byte_timeout)
         try:
-            await before(limit, lambda: link.request(data))
+            await link.request(data)
         except BaseException:
-            await link.aclose()
+            await self._pool.drop(link)
             raise
-        return UpstreamReply(self, link, deadline)
+        return UpstreamReply(self, link, end)
 
     def _encode(self, request: UpstreamRequest) -> bytes:
         lines = [
@@ -124,9 +144,9 @@ class PooledUpstream:
     async def release(self, link: Link) -> None:
         """Keep a connection whose reply was read to its end, close any other."""
         if link.reusable:
-            await self._pool.give_back(self.origin, link)
+            self._pool.give_back(self.origin, link)
         else:
-            await link.aclose()
+            await self._pool.drop(link)
 
     def client(self) -> httpx.AsyncClient:
         """An httpx client over these connections; it can reach nothing else."""
@@ -138,32 +158,24 @@ class PooledUpstream:
         )
 
 
-async def before(deadline: float, call: Callable[[], Awaitable[T]]) -> T:
-    """Await `call()` until `deadline`; later it is an `UpstreamError`."""
-    try:
-        with trio.fail_at(deadline):
-            return await call()
-    except trio.TooSlowError:
-        raise UpstreamError("timeout", "the upstream did not answer in time") from None
-
-
 class UpstreamReply:
     """A reply as it arrives."""
 
-    def __init__(self, upstream: PooledUpstream, link: Link, deadline: float) -> None:
+    def __init__(self, upstream: PooledUpstream, link: Link, end: float) -> None:
         self.status = link.status
         self.headers: Mapping[str, str] = link.headers
         self._upstream = upstream
         self._link = link
-        self._deadline = deadline
-        self._closed = False
+        self._end = end
+        self.closed = False
 
     async def chunk(self) -> bytes:
         """The bytes that have arrived since, `b""` at the clean end."""
-        if self._closed:
+        if self.closed:
             return b""
-        limit = min(self._deadline, trio.current_time() + self._upstream.settings.idle_timeout)
-        data = await before(limit, self._link.chunk)
+        idle = trio.current_time() + self._upstream.settings.idle_timeout
+        self._link.deadline = min(self._end, idle)
+        data = await self._link.chunk()
         if not data:
             await self.aclose()
         return data
@@ -180,8 +192,8 @@ class UpstreamReply:
 
     async def aclose(self) -> None:
         """Keep the connection if the reply was read to its end, close it otherwise."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             await self._upstream.release(self._link)
 
 

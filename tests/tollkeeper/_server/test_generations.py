@@ -111,9 +111,7 @@ async def test_what_a_failed_start_had_started_is_stopped_again() -> None:
         assert (await gateway.chat()).status == 200
 
 
-async def test_an_instance_that_a_set_in_the_making_takes_over_is_not_stopped_with_the_old_one() -> (
-    None
-):
+async def test_what_a_set_in_the_making_takes_over_is_not_stopped_with_the_old_one() -> None:
     plugin, upstream, go_on = counted(), ScriptedUpstream(), trio.Event()
     upstream.stream(chunk("a"), 0.05, chunk(None, finish="stop"), b"data: [DONE]\n\n")
 

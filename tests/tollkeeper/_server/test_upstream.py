@@ -21,8 +21,11 @@ async def pooled(
     async with raw_upstream(script) as raw:
         pool = Pool()
         table = ProviderSettings.model_validate({"kind": "x", "base_url": raw.base_url, **settings})
-        yield PooledUpstream(pool, table), raw
-        await pool.aclose()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.run)
+            yield PooledUpstream(pool, table), raw
+            await pool.aclose()
+            nursery.cancel_scope.cancel()
 
 
 async def test_requests_go_to_the_base_url_and_connections_are_used_again() -> None:
