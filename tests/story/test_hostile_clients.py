@@ -47,11 +47,9 @@ def assert_is_error(data: bytes, status: int, code: str) -> None:
         b"GARBAGE\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_is_a_400_in_the_openai_shape(data: bytes) -> None:
@@ -60,6 +58,62 @@ async def test_what_is_not_http_is_a_400_in_the_openai_shape(data: bytes) -> Non
         await client.send_all(data)
         assert_is_error(await everything(client), 400, "invalid_request")
         await client.aclose()
+
+
+POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
+SMUGGLED = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"content-length: 3\r\ncontent-length: 3\r\n\r\nabc", 400),
+        (POST + b"content-length: 3, 3\r\n\r\nabc", 400),
+        (POST + b"content-length: +3\r\n\r\nabc", 400),
+        (POST + b"content-length: 0x3\r\n\r\nabc", 400),
+        (POST + b"transfer-encoding: chunked, identity\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"transfer-encoding: gzip, chunked\r\n\r\n" + SMUGGLED, 501),
+        (POST + b"transfer-encoding: xchunked\r\n\r\n" + SMUGGLED, 501),
+        (POST + b"transfer-encoding : chunked\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"transfer-encoding:\x0bchunked\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n" + SMUGGLED, 404),
+        (POST + b"transfer-encoding: chunked\r\n\r\n-1\r\n" + SMUGGLED, 404),
+        (POST + b"transfer-encoding: chunked\r\n\r\n1\nA\r\n" + SMUGGLED, 404),
+        (POST + b"transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + SMUGGLED, 404),
+        (b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n" + SMUGGLED, 400),
+        (POST + b"x: a\r\n folded\r\n\r\n", 400),
+        (POST + b"x: a\rb\r\n\r\n", 400),
+        (POST + b"x: a\nb: c\r\n\r\n", 400),
+        (POST + b"x: a\x00b\r\n\r\n", 400),
+        (POST + b"host: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nhost: x\n\n", 400),
+        (b"GET / HTTP/9.9\r\nhost: x\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nhost: x\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    ],
+)
+async def test_what_could_smuggle_a_request_is_refused_and_the_connection_closed(
+    data: bytes, status: int
+) -> None:
+    async with gateway_with() as gateway:
+        client = await gateway.connect()
+        await client.send_all(data)
+        received = await everything(client)
+        code = "not_found" if status == 404 else "invalid_request"
+        assert_is_error(received, status, code)
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert b"smuggled" not in received
+        await client.aclose()
+
+
+async def test_a_target_with_a_host_in_it_is_read_as_its_path() -> None:
+    async with gateway_with() as gateway:
+        reply = await gateway.ask(gateway.head("GET", "http://elsewhere.example/v1/models"))
+        assert reply.status == 200
+        assert (await gateway.ask(gateway.head("GET", "http://elsewhere.example"))).status == 404
 
 
 UPGRADES: list[dict[str, str]] = [
@@ -94,7 +148,7 @@ async def test_a_client_that_offers_an_upgrade_with_its_body_is_answered_again_a
         await link.aclose()
 
 
-@pytest.mark.parametrize("target", [b"CONNECT example.org:443", b"OPTIONS *", b"GET http://x/v1"])
+@pytest.mark.parametrize("target", [b"CONNECT example.org:443", b"OPTIONS *", b"GET ftp://x/v1"])
 async def test_a_target_that_is_no_path_is_a_400(target: bytes) -> None:
     async with gateway_with() as gateway:
         client = await gateway.connect()

@@ -18,7 +18,7 @@ def script(message: object, **fields: object) -> Script:
 
 def stream_of(written: Script) -> list[Any]:
     """The documents of the stream, which ends as streams end."""
-    events = split_events(b"".join(chunks(written, "id")))
+    events = list(split_events(b"".join(chunks(written, "id"))))
     assert events.pop() == b"data: [DONE]\n\n"
     return [json.loads(data_of(event) or b"") for event in events]
 

@@ -20,6 +20,8 @@ class SocketChannel:
         self._owner = owner
         # A second handle on the same descriptor: trio's own methods cost a wrapper each.
         self._raw = socket.socket(fileno=owner.fileno())
+        self.sent = 0
+        """Bytes that the kernel has taken."""
 
     @property
     def is_quiet(self) -> bool:
@@ -39,11 +41,13 @@ class SocketChannel:
     def send_now(self, data: bytes | memoryview) -> int:
         """Write what the kernel takes at once, and say how much that was."""
         try:
-            return self._raw.send(data)
+            count = self._raw.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from None
+        self.sent += count
+        return count
 
     async def receive_some(self, max_bytes: int = READ_SIZE) -> bytes:
         """Wait for bytes; `b""` at the end."""
@@ -94,6 +98,11 @@ class TlsChannel:
         self._channel = channel
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the kernel has taken, TLS's own included."""
+        return self._channel.sent
 
     async def do_handshake(self) -> None:
         """Agree on keys. Raises `ssl.SSLError` or trio's errors for a connection that breaks."""

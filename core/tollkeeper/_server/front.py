@@ -35,7 +35,7 @@ class Front:
         generation.enter()
         try:
             found = generation.find_operation(request.method, request.path)
-            if not request.target.startswith(b"/"):
+            if not request.raw_path.startswith(b"/"):
                 await connection.send_error(invalid_request("The request target is no path."))
             elif found is not None:
                 await self._operation(request, connection, generation, *found)
@@ -123,7 +123,7 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
         "method": request.method,
         "scheme": "http",
         "path": request.path,
-        "raw_path": request.target.partition(b"?")[0],
+        "raw_path": request.raw_path,
         "query_string": request.query,
         "root_path": "",
         "headers": request.raw_headers,

@@ -1,5 +1,6 @@
 """Requests as they arrive on a connection: httptools' callbacks turned into plain objects."""
 
+import re
 from collections import deque
 from urllib.parse import unquote
 
@@ -10,6 +11,8 @@ from tollkeeper.errors import ApiError, invalid_request
 MAX_TARGET = 8192
 MAX_HEAD = 32768
 MAX_HEADERS = 100
+_ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
+"""What a proxy's request puts before the path; the host in it decides nothing here."""
 
 
 class Incoming:
@@ -26,6 +29,7 @@ class Incoming:
         "path",
         "query",
         "raw_headers",
+        "raw_path",
         "target",
         "version",
     )
@@ -41,7 +45,9 @@ class Incoming:
         for name, value in raw_headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-        path, _, self.query = target.partition(b"?")
+        origin = _ABSOLUTE.sub(b"", target)
+        path, _, self.query = (origin or b"/").partition(b"?")
+        self.raw_path = path
         self.path = unquote(path.decode("latin-1"))
         self.keep_alive = True
         self.expects_continue = self.headers.get("expect", "").lower() == "100-continue"
@@ -139,6 +145,8 @@ class RequestParser:
             self._headers,
             parser.get_http_version(),
         )
+        if (refusal := refusal_of(request)) is not None:
+            self._refuse(refusal)
         request.keep_alive = bool(parser.should_keep_alive())
         self.in_head = False
         self._headers, self._head_size, self._unseen = [], 0, 0
@@ -166,6 +174,22 @@ class RequestParser:
     def _refuse(self, refusal: ApiError) -> None:
         self._refusal = self._refusal or refusal
         raise refusal  # httptools turns it into a parser error; `feed` raises the refusal
+
+
+def refusal_of(request: Incoming) -> ApiError | None:
+    """What HTTP wants refused beyond what the parser does: RFC 9112, sections 2.3, 3.2 and 6.1."""
+    if request.version not in ("1.0", "1.1"):
+        message = f"HTTP/{request.version} is not spoken here, but HTTP/1.1."
+        return invalid_request(message, status=505)
+    encoding = request.headers.get("transfer-encoding")
+    if encoding is not None and request.version == "1.0":
+        return invalid_request("HTTP/1.0 has no transfer encodings.")
+    if encoding is not None and encoding.lower() != "chunked":
+        return invalid_request("The only transfer encoding is chunked.", status=501)
+    hosts = sum(name == b"host" for name, _ in request.raw_headers)
+    if hosts != 1 and (hosts or request.version == "1.1"):
+        return invalid_request("A request has one Host header.")
+    return None
 
 
 def _head_too_large() -> ApiError:

@@ -27,6 +27,7 @@ class Link:
         """When whoever waits here is to be woken with a timeout; kept by the pool's sweep."""
         self.expired = False
         self._parser = httptools.HttpResponseParser(self)
+        self._sent_before = 0
         self._begin()
         self.idle_since = 0.0
 
@@ -92,6 +93,11 @@ class Link:
         """Whether the idle connection is still quiet."""
         return bool(getattr(self._stream, "is_quiet", False))
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether not a byte of the last request went out: another connection may take it."""
+        return getattr(self._stream, "sent", -1) == self._sent_before
+
     def expire(self) -> None:
         """Wake whoever waits for this connection: its deadline has passed."""
         self.expired = True
@@ -100,6 +106,7 @@ class Link:
     async def request(self, data: bytes) -> None:
         """Write a request and read up to the end of the reply's head."""
         self._begin()
+        self._sent_before = getattr(self._stream, "sent", 0)
         if len(data) <= SEND_AHEAD:
             await self._write(data)
             await self._read_head()

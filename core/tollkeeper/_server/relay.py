@@ -21,7 +21,8 @@ from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt, Event, Exchange
 from tollkeeper.jsonspan import find_value, is_json, quote, replace_value
 
-_NOTEWORTHY = re.compile(rb'"usage"\s*:\s*\{|"error"|\[DONE\]')
+_NOTEWORTHY = (b'"error"', b"[DONE]")
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 
 
@@ -62,10 +63,13 @@ class StreamRelay:
         whole = self._splitter.feed(chunk)
         if not whole:
             return b""
-        self.finished = self.finished or _FINISH.search(whole) is not None
-        if self.alias is None and self.taps is None and not _NOTEWORTHY.search(whole):
-            return whole
-        return b"".join(self._events(whole))
+        last = whole.rfind(b'"finish_reason"')
+        if last >= 0 and _FINISH.match(whole, last):
+            self.finished = True
+        if self.alias is not None or self.taps is not None:
+            return b"".join(self._events(whole))
+        cut = quiet_part(whole)
+        return whole if cut == len(whole) else whole[:cut] + b"".join(self._events(whole[cut:]))
 
     def _events(self, whole: bytes) -> list[bytes]:
         out: list[bytes] = []
@@ -134,6 +138,19 @@ class StreamRelay:
             return b""
         self.finished = self.finished or _FINISH.search(rest) is not None
         return b"".join(self._events(make_event(data)))
+
+
+def quiet_part(whole: bytes) -> int:
+    """How much of some whole events can go on unseen: all before one that may need a change."""
+    found = [at for at in map(whole.find, _NOTEWORTHY) if at >= 0]
+    # OpenAI, asked for usage, says that it is null in every event but one.
+    usage = whole.find(b'"usage"')
+    if usage >= 0 and (match := _USAGE.search(whole, usage)) is not None:
+        found.append(match.start())
+    if not found:
+        return len(whole)
+    boundary = whole.rfind(b"\n\n", 0, min(found))
+    return boundary + 2 if boundary >= 0 else 0
 
 
 def event_bytes(event: Event) -> bytes:

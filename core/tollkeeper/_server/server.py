@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import signal
 import socket
@@ -29,6 +30,8 @@ log = logging.getLogger("tollkeeper")
 
 BACKLOG = 1024
 SWEEP_SECONDS = 0.5
+GC_THRESHOLD = 20_000
+LONG_STEP = 0.05
 # The name that hypercorn's worker looks up for each connection; it exports it by use only.
 _WORKER: Any = hypercorn.trio.run
 _HypercornServer = _WORKER.TCPServer
@@ -51,9 +54,11 @@ class Server:
         self.over = trio.Event()
         """Set once everything is settled and closed."""
         self.exit_code = 0
+        self.long_steps = 0
+        """How often the event loop was kept busy for longer than `LONG_STEP`."""
         self._stop = trio.Event()
         self._reloading = trio.CancelScope()
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
 
     async def run(
         self,
@@ -61,11 +66,13 @@ class Server:
         task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve on a bound socket. `started` means that the address answers."""
+        tune_garbage_collection()
         try:
             async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
                 self.generations = Generations(outer, self.shared, self._on_guard_crash)
                 await self.switch(self.config)
                 outer.start_soon(self._sweep)
+                outer.start_soon(self._watch_loop)
                 outer.start_soon(self.shared.pool.run)
                 self.address = _address_of(listener)
                 served = trio.Event()
@@ -99,7 +106,7 @@ class Server:
         self.shared.health.draining = True
         self._stop.set()
         self._reloading.cancel()
-        for connection in self._connections:
+        for connection in self.connections:
             connection.draining = True
 
     def _on_guard_crash(self) -> None:
@@ -149,7 +156,7 @@ class Server:
                         with contextlib.suppress(trio.WouldBlock):
                             send.send_nowait(None)
                     elif self._stop.is_set():
-                        for connection in self._connections:
+                        for connection in self.connections:
                             connection.cut_off()
                     else:
                         self.stop()
@@ -162,23 +169,33 @@ class Server:
     async def serve_connection(self, stream: trio.SocketStream) -> None:
         """One client, from accept to close."""
         settings = self.generations.current.config.server
-        if len(self._connections) >= settings.max_connections:
+        if len(self.connections) >= settings.max_connections:
             await _turn_away(stream, settings)
             return
         channel = SocketChannel(stream.socket)
         connection = Connection(channel, _peer(stream), settings, Front(self.generations).handle)
         connection.draining = self._stop.is_set()
-        self._connections.add(connection)
+        self.connections.add(connection)
         try:
             await connection.run()
         finally:
-            self._connections.discard(connection)
+            self.connections.discard(connection)
+
+    async def _watch_loop(self) -> None:
+        """Count and log what keeps the event loop: nothing else runs meanwhile."""
+        while True:
+            asleep = trio.current_time()
+            await trio.sleep(LONG_STEP)
+            late = trio.current_time() - asleep - LONG_STEP
+            if late > LONG_STEP:
+                self.long_steps += 1
+                log.warning("the event loop was kept busy for %d ms by one step", late * 1000)
 
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             now = trio.current_time()
-            for connection in tuple(self._connections):
+            for connection in tuple(self.connections):
                 connection.sweep(now)
 
 
@@ -187,6 +204,13 @@ def _peer(stream: trio.SocketStream) -> str:
         return str(stream.socket.getpeername()[0])
     except OSError:
         return "unknown"
+
+
+def tune_garbage_collection() -> None:
+    """What was loaded stays; requests make few cycles, so look for them less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:

@@ -1,6 +1,7 @@
 """Server-sent events as bytes: cut at blank lines, never decoded, never rebuilt unless changed."""
 
 import re
+from collections.abc import Iterator
 
 from tollkeeper.errors import UpstreamError
 
@@ -19,16 +20,15 @@ def make_event(data: bytes) -> bytes:
     return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
 
 
-def split_events(batch: bytes) -> list[bytes]:
+def split_events(batch: bytes) -> Iterator[bytes]:
     """The whole events in `batch`, each with the blank line that ends it."""
-    events, start = [], 0
+    start = 0
     for boundary in _BOUNDARY.finditer(batch):
         if boundary.end() > start:
-            events.append(batch[start : boundary.end()])
+            yield batch[start : boundary.end()]
             start = boundary.end()
     if start < len(batch):
-        events.append(batch[start:])
-    return events
+        yield batch[start:]
 
 
 def data_of(event: bytes) -> bytes | None:

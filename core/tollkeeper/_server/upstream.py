@@ -33,10 +33,20 @@ class Pool:
         self._busy: set[Link] = set()
         self._tls: ssl.SSLContext | None = None
 
-    async def take(self, origin: Origin, connect_timeout: float) -> Link:
-        """An idle connection that is still alive, or a new one."""
+    @property
+    def busy(self) -> int:
+        """Connections that carry a request now."""
+        return len(self._busy)
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for one."""
+        return sum(map(len, self._idle.values()))
+
+    async def take(self, origin: Origin, connect_timeout: float, *, fresh: bool = False) -> Link:
+        """An idle connection that is still alive, or a new one; with `fresh` a new one."""
         idle = self._idle.get(origin, [])
-        while idle:
+        while idle and not fresh:
             link = idle.pop()
             if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
                 self._busy.add(link)
@@ -115,12 +125,23 @@ class PooledUpstream:
     async def send(self, request: UpstreamRequest, attempt: Attempt | None) -> "UpstreamReply":
         """Send and wait for the head of the reply. Without an attempt for adapters' own calls."""
         data = self._encode(request)
+        end = trio.current_time() + self.settings.timeout
         link = await self._pool.take(self.origin, self.settings.connect_timeout)
+        try:
+            return await self._send_over(link, data, end, attempt)
+        except UpstreamError:
+            if not link.is_untouched:
+                raise
+        # The idle connection had died unnoticed, and the upstream has seen nothing.
+        link = await self._pool.take(self.origin, self.settings.connect_timeout, fresh=True)
+        return await self._send_over(link, data, end, attempt)
+
+    async def _send_over(
+        self, link: Link, data: bytes, end: float, attempt: Attempt | None
+    ) -> "UpstreamReply":
         if attempt is not None:
             attempt.sent = True
-        now = trio.current_time()
-        end = now + self.settings.timeout
-        link.deadline = min(end, now + self.settings.first_byte_timeout)
+        link.deadline = min(end, trio.current_time() + self.settings.first_byte_timeout)
         try:
             await link.request(data)
         except BaseException:

@@ -183,7 +183,7 @@ def test_usage_that_no_honest_provider_sends_is_not_believed(data: bytes) -> Non
 
 def test_an_error_in_a_stream_is_an_event_of_the_usual_shape_and_then_the_end() -> None:
     error = Failed(502, "server_error", "broke\noff")
-    events = split_events(DIALECT.error_event(error))
+    events = list(split_events(DIALECT.error_event(error)))
     data, done = map(data_of, events)
     assert json.loads(data or b"")["error"] == {
         "message": "broke\noff",

@@ -47,7 +47,7 @@ async def test_a_crash_of_the_handler_ends_its_connection_and_nothing_else(
     async def crash(_request: Incoming, _connection: Connection) -> None:
         raise RuntimeError("a bug")
 
-    assert await talk(crash, b"GET / HTTP/1.1\r\n\r\n") == b""
+    assert await talk(crash, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") == b""
     assert "a bug" in caplog.text
 
 
@@ -59,7 +59,7 @@ async def test_a_stream_is_framed_in_chunks_and_ended_with_its_last_bytes(
         await connection.write(b"two")
         await connection.end(b"three")
 
-    data = await talk(stream, b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+    data = await talk(stream, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     head, _, body = data.partition(b"\r\n\r\n")
     assert b"transfer-encoding: chunked" in head
     assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
@@ -88,7 +88,7 @@ async def test_an_idle_connection_is_closed_by_the_sweep_and_a_busy_one_is_not(
     connection = Connection(server, "memory", ServerSettings(keep_alive_timeout=10), slow)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
-        await client.send_all(b"GET / HTTP/1.1\r\n\r\n")
+        await client.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         await trio.testing.wait_all_tasks_blocked()
         connection.sweep(trio.current_time() + 1000)
         finish.set()
@@ -108,6 +108,6 @@ async def test_a_draining_connection_says_that_it_closes(
         connection.draining = True
         await connection.send(Head(200, {}), b"last")
 
-    data = await talk(answer, b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    data = await talk(answer, b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert data.count(b"HTTP/1.1 200 OK") == 1
     assert b"connection: close" in data

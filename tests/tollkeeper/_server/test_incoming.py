@@ -127,7 +127,7 @@ def test_a_path_is_percent_decoded_and_a_query_is_not(
 def test_whether_the_connection_stays_is_what_both_versions_say(
     line: bytes, header: bytes, keep_alive: bool
 ) -> None:
-    (request,) = parse(b"GET / %b\r\n%b\r\n\r\n" % (line, header)).requests
+    (request,) = parse(b"GET / %b\r\nhost: a\r\n%b\r\n\r\n" % (line, header)).requests
     assert request.keep_alive is keep_alive
 
 
@@ -141,11 +141,11 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_recognised() -> None:
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * MAX_TARGET), 414),
-        (b"GET / HTTP/1.1\r\nx: %b\r\n\r\n" % (b"a" * MAX_HEAD), 431),
-        (b"GET / HTTP/1.1\r\n%b: y\r\n\r\n" % (b"a" * MAX_HEAD), 431),
-        (b"GET / HTTP/1.1\r\n%b\r\n" % (b"x: y\r\n" * (MAX_HEADERS + 1)), 431),
-        (b"GET / HTTP/1.1\r\n%b\r\n" % (b"x: %b\r\n" % (b"y" * 1000) * 33), 431),
+        (b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % (b"a" * MAX_TARGET), 414),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx: %b\r\n\r\n" % (b"a" * MAX_HEAD), 431),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n%b: y\r\n\r\n" % (b"a" * MAX_HEAD), 431),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n%b\r\n" % (b"x: y\r\n" * (MAX_HEADERS + 1)), 431),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n%b\r\n" % (b"x: %b\r\n" % (b"y" * 1000) * 33), 431),
     ],
     ids=["target", "header", "header name", "many headers", "much in all"],
 )
@@ -157,21 +157,21 @@ def test_a_head_beyond_the_limits_is_refused_in_whatever_pieces_it_comes(
 
 
 def test_a_head_that_never_ends_is_refused_before_it_does() -> None:
-    assert refusal_of(b"GET / HTTP/1.1\r\nx: ", *[b"a" * 8192] * 5).status == 431
+    assert refusal_of(b"GET / HTTP/1.1\r\nhost: a\r\nx: ", *[b"a" * 8192] * 5).status == 431
     assert refusal_of(b"GET /", *[b"a" * 8192] * 2).status == 414
 
 
 def test_a_head_just_within_the_limits_is_taken() -> None:
-    headers = b"x: %b\r\n" % (b"y" * 300) * MAX_HEADERS
-    (request,) = parse(b"GET / HTTP/1.1\r\n%b\r\n" % headers).requests
+    headers = b"x: %b\r\n" % (b"y" * 300) * (MAX_HEADERS - 1)
+    (request,) = parse(b"GET / HTTP/1.1\r\nhost: a\r\n%b\r\n" % headers).requests
     assert len(request.raw_headers) == MAX_HEADERS
-    (request,) = parse(b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * (MAX_TARGET - 1))).requests
+    (request,) = parse(b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n" % (b"a" * (MAX_TARGET - 1))).requests
     assert len(request.target) == MAX_TARGET
 
 
 def test_a_large_body_is_no_part_of_the_next_head() -> None:
     body = b"x" * MAX_BODY
-    post = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (MAX_BODY, body)
+    post = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (MAX_BODY, body)
     parser = RequestParser(MAX_BODY)
     for _ in range(2 * MAX_HEAD // MAX_BODY):
         parser.feed(post[:-10])
@@ -185,17 +185,18 @@ def test_a_large_body_is_no_part_of_the_next_head() -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"hello\r\n\r\n",
         b"GET\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nspace : x\r\n\r\n",
-        b"GET / HTTP/1.1\r\n: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nx: a\x00b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nspace : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\n: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: a\x00b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
-        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhello\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n"
+        b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhello\r\n",
     ],
 )
 @pytest.mark.parametrize("how", ["whole", "byte by byte"])
@@ -216,9 +217,11 @@ def test_a_body_beyond_the_limit_is_counted_and_not_kept(framing: str) -> None:
     size = MAX_BODY + 500
     parser = RequestParser(MAX_BODY)
     if framing == "chunked":
-        parser.feed(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % size)
+        parser.feed(
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % size
+        )
     else:
-        parser.feed(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
+        parser.feed(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size)
     for _ in range(size // 100):
         parser.feed(b"x" * 100)
     (request,) = parser.requests
@@ -228,7 +231,7 @@ def test_a_body_beyond_the_limit_is_counted_and_not_kept(framing: str) -> None:
 
 def test_a_body_of_just_the_limit_is_kept() -> None:
     (request,) = parse(
-        b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % MAX_BODY, b"x" * MAX_BODY
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % MAX_BODY, b"x" * MAX_BODY
     ).requests
     assert b"".join(request.chunks) == b"x" * MAX_BODY
 

@@ -278,7 +278,7 @@ def test_a_stream_of_other_line_ends_is_completed(end: bytes) -> None:
     stream = (chunk("a") + FINISH + DONE).replace(b"\n", end)
     out = run(new_relay(), *bytewise(stream))
     assert documents(out) == documents(chunk("a") + FINISH)
-    assert data_of(split_events(out)[-1]) == b"[DONE]"
+    assert data_of(list(split_events(out))[-1]) == b"[DONE]"
 
 
 def test_what_ends_the_stream_is_kept_back_to_be_sent_after_settling() -> None:

@@ -41,7 +41,7 @@ def data_in(whole: bytes) -> list[bytes]:
 def check(batches: list[bytes], rest: bytes, stream: bytes, wanted: list[bytes]) -> None:
     """All bytes and all events left; of a stream with lone CRs the last may wait for its end."""
     assert b"".join(batches) + rest == stream
-    assert rest == b"" or (stream.endswith(b"\r") and len(split_events(rest)) == 1)
+    assert rest == b"" or (stream.endswith(b"\r") and len(list(split_events(rest))) == 1)
     assert [data for batch in [*batches, rest] for data in data_in(batch)] == wanted
 
 
@@ -104,8 +104,8 @@ def test_an_event_without_data_has_none(event: bytes) -> None:
 
 def test_events_of_a_batch_are_given_with_the_blank_line_that_ends_each() -> None:
     batch = b": c\n\ndata: a\r\n\r\ndata: b\n\n"
-    assert split_events(batch) == [b": c\n\n", b"data: a\r\n\r\n", b"data: b\n\n"]
-    assert split_events(b"") == []
+    assert list(split_events(batch)) == [b": c\n\n", b"data: a\r\n\r\n", b"data: b\n\n"]
+    assert list(split_events(b"")) == []
 
 
 def test_what_has_come_of_an_event_is_kept_until_the_rest_has() -> None:
@@ -135,7 +135,7 @@ def test_many_events_together_may_be_larger_than_one() -> None:
 def test_a_made_event_carries_its_data(value: object) -> None:
     data = json.dumps(value, ensure_ascii=False).encode()
     event = make_event(data)
-    assert split_events(event) == [event]
+    assert list(split_events(event)) == [event]
     assert data_of(event) == data
 
 
