@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format docs tools clean
+.PHONY: demo test check format docs tools bench bench-peers bench-profile clean
 
 demo: $(VENV)/.runtime
 	@exec $(BIN)/tollkeeper demo
@@ -40,6 +40,16 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/.runtime $@
+
+# tollkeeper beside others; wants cc and wrk. Peers are measured where bench-peers installed them.
+bench: $(STAMP)
+	$(BIN)/python bench/run.py
+
+bench-peers:
+	apt-get update -qq && apt-get install -y -qq wrk nginx-light nodejs npm
+	$(PYTHON) -m venv bench/.peers/litellm && bench/.peers/litellm/bin/pip install -q 'litellm[proxy]'
+	$(PYTHON) -m venv bench/.peers/sglang && bench/.peers/sglang/bin/pip install -q sglang-router
+	npm install --no-audit --no-fund --loglevel=error --prefix bench/.peers/portkey @portkey-ai/gateway
 
 clean:
 	rm -rf $(VENV) dist build tests/node/node_modules

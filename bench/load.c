@@ -1,9 +1,9 @@
 /* A load of streams: N connections that each ask for a stream, again and again or once.
  *
- *   cc -O2 -o load load.c && ./load PORT KEY CONNECTIONS SECONDS MODEL
+ *   cc -O2 -o load load.c && ./load PORT KEY CONNECTIONS SECONDS MODEL WARM_SECONDS
  *
  * Prints one line of JSON: streams and events finished per second, and the lag of events, from the
- * time that the upstream wrote into each to the time it was read here.
+ * time that the upstream wrote into each to the time it was read here, once WARM_SECONDS are over.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +24,7 @@ typedef struct { int fd; size_t size; char *in; } Client;
 
 static char request[4096];
 static size_t request_size;
-static int64_t streams, events, errors, *lags;
+static int64_t streams, events, errors, warm, *lags;
 static size_t lag_count;
 
 static int64_t now_ns(void) {
@@ -44,10 +44,10 @@ static int scan(Client *c) {
     char *at = c->in, *end = c->in + c->size, *next;
     int over = 0;
     while ((next = memmem(at, end - at, "\n\n", 2))) {
-        char *mark = memmem(at, next - at, "\"t\":", 4);
+        char *mark = memmem(at, next - at, "\"at=", 4);
         if (mark) {
             events++;
-            if (lag_count < MAX_LAGS) lags[lag_count++] = now - strtoll(mark + 4, NULL, 10);
+            if (now >= warm && lag_count < MAX_LAGS) lags[lag_count++] = now - strtoll(mark + 4, NULL, 10);
         } else if (memmem(at, next - at, "[DONE]", 6)) over = 1;
         else if (memmem(at, next - at, "\"error\"", 7)) errors++;
         at = next + 2;
@@ -63,7 +63,7 @@ static int compare(const void *a, const void *b) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) return fprintf(stderr, "usage: load PORT KEY CONNECTIONS SECONDS MODEL\n"), 2;
+    if (argc != 7) return fprintf(stderr, "usage: load PORT KEY CONNECTIONS SECONDS MODEL WARM\n"), 2;
     int count = atoi(argv[3]), one = 1;
     double seconds = atof(argv[4]);
     char body[1024];
@@ -87,6 +87,7 @@ int main(int argc, char **argv) {
         if (ask(c)) return perror("send"), 1;
     }
     int64_t start = now_ns(), stop = start + (int64_t)(seconds * 1e9);
+    warm = start + (int64_t)(atof(argv[6]) * 1e9);
     struct epoll_event seen[512];
     while (now_ns() < stop) {
         int ready = epoll_wait(poll_fd, seen, 512, 10);

@@ -2,7 +2,7 @@
  *
  * A request whose body says "stream":true gets a stream, any other one completion. The model's name
  * says how the stream runs: "burst60" is 60 events in one write, "paced60x20" is 60 events 20 ms
- * apart. Each event carries the monotonic time it was sent at, for measuring lag.
+ * apart. Each event's content is the monotonic time it was sent at, for measuring lag.
  *
  *   cc -O2 -o upstream upstream.c && ./upstream PORT
  */
@@ -64,9 +64,9 @@ static size_t event(char *out, int last) {
     char body[512];
     int n = snprintf(body, sizeof body,
         "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1735689600,"
-        "\"model\":\"m\",\"t\":%lld,\"choices\":[{\"index\":0,\"delta\":{%s},"
+        "\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"at=%lld \"},"
         "\"finish_reason\":%s}]}\n\n",
-        (long long)now_ns(), last ? "" : "\"content\":\" token\"", last ? "\"stop\"" : "null");
+        (long long)now_ns(), last ? "\"stop\"" : "null");
     return sprintf(out, "%x\r\n%s\r\n", n, body);
 }
 

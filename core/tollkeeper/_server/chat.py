@@ -70,7 +70,9 @@ def _refuse_twins(body: bytes) -> None:
 
     Cheap for honest bodies: the keys are only walked where one of them may stand twice.
     """
-    if all(body.count(quoted) < 2 for quoted in _ACTED_ON) and not _ESCAPED.search(body):
+    model, stream, options = _ACTED_ON
+    seen_twice = body.count(model) > 1 or body.count(stream) > 1 or body.count(options) > 1
+    if not seen_twice and not _ESCAPED.search(body):
         return
     names = Counter(_decode_key(key) for key, _, _ in members(body))
     for quoted in _ACTED_ON:

@@ -282,24 +282,32 @@ class Connection:
 
 def encode_head(status: int, headers: dict[str, str]) -> bytes:
     """Status line and headers. A header that would break the lines is left out, and logged."""
-    lines = [_STATUS_LINES[status], _date_line(int(time.time()))]
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    count = len(headers)
+    if lines.count("\n") != count or lines.count("\r") != count or "\x00" in lines:
+        return encode_head(status, _harmless(headers))
+    start = _STATUS_LINES[status] + _date_line(int(time.time()))
+    return start + lines.encode("latin-1", "replace") + b"\r\n"
+
+
+def _harmless(headers: dict[str, str]) -> dict[str, str]:
+    kept = {}
     for name, value in headers.items():
-        line = f"{name}: {value}".encode("latin-1", "replace")
-        if b"\n" in line or b"\r" in line or b"\x00" in line:
-            log.error("header %s was left out: it contains a line break", name)
+        if any(mark in name + value for mark in "\r\n\x00"):
+            log.error("header %r was left out: it contains a line break", name)
         else:
-            lines.append(line)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+            kept[name] = value
+    return kept
 
 
 @functools.lru_cache(maxsize=2)
 def _date_line(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}".encode()
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
 def _status_line(status: int) -> bytes:
     phrase = http.HTTPStatus(status).phrase if status in _KNOWN_STATUSES else "Status"
-    return f"HTTP/1.1 {status} {phrase}".encode()
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
 _KNOWN_STATUSES = frozenset(http.HTTPStatus)

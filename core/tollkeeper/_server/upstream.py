@@ -1,6 +1,7 @@
 """Connections to upstreams: a LIFO pool of links, their deadlines, and the Reply they give."""
 
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from math import inf
 from urllib.parse import urlsplit
@@ -25,11 +26,14 @@ Origin = tuple[str, str, int]
 """Scheme, host, port."""
 
 
+_NONE: deque[Link] = deque()
+
+
 class Pool:
     """Idle connections of the whole process, by origin. Lives as long as the gateway."""
 
     def __init__(self) -> None:
-        self._idle: dict[Origin, list[Link]] = {}
+        self._idle: dict[Origin, deque[Link]] = {}
         self._busy: set[Link] = set()
         self._tls: ssl.SSLContext | None = None
 
@@ -45,7 +49,7 @@ class Pool:
 
     async def take(self, origin: Origin, connect_timeout: float, *, fresh: bool = False) -> Link:
         """An idle connection that is still alive, or a new one; with `fresh` a new one."""
-        idle = self._idle.get(origin, [])
+        idle = self._idle.get(origin, _NONE)
         while idle and not fresh:
             link = idle.pop()
             if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
@@ -60,7 +64,7 @@ class Pool:
         """Keep a connection whose reply was read to its end."""
         self._busy.discard(link)
         link.idle_since, link.deadline = trio.current_time(), inf
-        self._idle.setdefault(origin, []).append(link)
+        self._idle.setdefault(origin, deque()).append(link)
 
     async def drop(self, link: Link) -> None:
         """Close a connection whose reply was given up."""
@@ -76,7 +80,7 @@ class Pool:
                 link.expire()
             for idle in self._idle.values():
                 while idle and now - idle[0].idle_since >= IDLE_SECONDS:
-                    await idle.pop(0).aclose()
+                    await idle.popleft().aclose()
 
     async def _connect(self, origin: Origin, timeout: float) -> Link:
         scheme, host, port = origin
