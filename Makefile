@@ -45,6 +45,9 @@ $(STAMP): pyproject.toml
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
 
+bench-profile: $(STAMP)
+	$(BIN)/python bench/profile.py
+
 bench-peers:
 	apt-get update -qq && apt-get install -y -qq wrk nginx-light nodejs npm
 	$(PYTHON) -m venv bench/.peers/litellm && bench/.peers/litellm/bin/pip install -q 'litellm[proxy]'

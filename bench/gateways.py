@@ -143,6 +143,15 @@ http {{
 
 
 def all_gateways(folder: Path) -> list[Gateway]:
-    """Those that can be started here, tollkeeper first."""
-    found = [tollkeeper(folder), stock(), litellm(folder), portkey(), sglang(), nginx(folder)]
+    """Those that can be started here, and none at all, for what load and upstream take."""
+    direct = Gateway("no gateway", UPSTREAM_PORT, [])
+    found = [
+        direct,
+        tollkeeper(folder),
+        stock(),
+        litellm(folder),
+        portkey(),
+        sglang(),
+        nginx(folder),
+    ]
     return [gateway for gateway in found if gateway is not None]

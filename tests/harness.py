@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from tollkeeper._server.link import Link
-from tollkeeper._server.server import Server, open_listener
+from tollkeeper._server.process import open_listener
+from tollkeeper._server.server import Server
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import Config, parse_config
 from tollkeeper.exchange import Exchange

@@ -74,7 +74,7 @@ def demo(bind: str | None) -> None:
 
 
 def _listen(bind: str) -> socket.socket:
-    from tollkeeper._server.server import open_listener
+    from tollkeeper._server.process import open_listener
 
     try:
         return open_listener(bind)

@@ -1,7 +1,8 @@
 """From names in the TOML to a generation. Synchronous; makes no query and opens no connection."""
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -18,6 +19,9 @@ from tollkeeper.gateway import Gateway, Provider, ProviderContext, Registry
 from tollkeeper.hookspecs import empty_collection
 from tollkeeper.settings import split_bind
 from tollkeeper.storage import check_storage_url
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = ()) -> Generation:
@@ -147,12 +151,21 @@ def _make_providers(
             continue
         try:
             upstream = PooledUpstream(pool, settings)
-            context = ProviderContext(name, settings, upstream, upstream.client)
+            context = ProviderContext(name, settings, upstream, _client_maker(upstream))
             providers[name] = factory(context)
         except ValueError as error:
             where = ("providers", name)
             problems.append(config.source.problem(where, f"provider {name}: {error}"))
     return providers
+
+
+def _client_maker(upstream: PooledUpstream) -> "Callable[[], httpx.AsyncClient]":
+    def make() -> "httpx.AsyncClient":
+        from tollkeeper._server.transport import make_client  # start-up does without httpx
+
+        return make_client(upstream)
+
+    return make
 
 
 def _unspoken(kind: str, registry: Registry) -> str:

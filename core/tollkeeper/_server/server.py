@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import logging
 import signal
 import socket
@@ -15,22 +14,28 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve as hypercorn_serve
 
 from tollkeeper._server.channel import SocketChannel
-from tollkeeper._server.connection import Connection, encode_head
+from tollkeeper._server.connection import Connection
 from tollkeeper._server.front import Front
 from tollkeeper._server.generation import Shared
 from tollkeeper._server.generations import Generations
+from tollkeeper._server.heads import encode_head
 from tollkeeper._server.loading import find_all_problems
+from tollkeeper._server.process import (
+    BACKLOG,
+    address_of,
+    peer_of,
+    raise_descriptor_limit,
+    tune_garbage_collection,
+)
 from tollkeeper.config import Config
 from tollkeeper.errors import ConfigError, Failed, Problem
 from tollkeeper.exchange import new_request_id
-from tollkeeper.settings import ServerSettings, split_bind
+from tollkeeper.settings import ServerSettings
 from tollkeeper.storage import Database
 
 log = logging.getLogger("tollkeeper")
 
-BACKLOG = 1024
 SWEEP_SECONDS = 0.5
-GC_THRESHOLD = 20_000
 LONG_STEP = 0.05
 # The name that hypercorn's worker looks up for each connection; it exports it by use only.
 _WORKER: Any = hypercorn.trio.run
@@ -67,6 +72,7 @@ class Server:
     ) -> None:
         """Serve on a bound socket. `started` means that the address answers."""
         tune_garbage_collection()
+        raise_descriptor_limit()
         try:
             async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
                 self.generations = Generations(outer, self.shared, self._on_guard_crash)
@@ -74,7 +80,7 @@ class Server:
                 outer.start_soon(self._sweep)
                 outer.start_soon(self._watch_loop)
                 outer.start_soon(self.shared.pool.run)
-                self.address = _address_of(listener)
+                self.address = address_of(listener)
                 served = trio.Event()
                 await outer.start(self._serve_until_stopped, served, listener)
                 task_status.started()
@@ -173,7 +179,7 @@ class Server:
             await _turn_away(stream, settings)
             return
         channel = SocketChannel(stream.socket)
-        connection = Connection(channel, _peer(stream), settings, Front(self.generations).handle)
+        connection = Connection(channel, peer_of(stream), settings, Front(self.generations).handle)
         connection.draining = self._stop.is_set()
         self.connections.add(connection)
         try:
@@ -197,20 +203,6 @@ class Server:
             now = trio.current_time()
             for connection in tuple(self.connections):
                 connection.sweep(now)
-
-
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return "unknown"
-
-
-def tune_garbage_collection() -> None:
-    """What was loaded stays; requests make few cycles, so look for them less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:
@@ -253,28 +245,6 @@ async def _serve_connection(
         await app.app.server.serve_connection(stream)
     else:
         await _HypercornServer(app, config, context, state, stream)
-
-
-def open_listener(bind: str) -> socket.socket:
-    """A bound socket. Raises OSError with the reason."""
-    host, port = split_bind(bind)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _address_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- for people to use
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def needs_restart(old: Config, new: Config) -> list[Problem]:

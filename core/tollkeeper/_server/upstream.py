@@ -1,12 +1,12 @@
 """Connections to upstreams: a LIFO pool of links, their deadlines, and the Reply they give."""
 
+import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from math import inf
 from urllib.parse import urlsplit
 
-import httpx
 import trio
 
 from tollkeeper._server.channel import SocketChannel, TlsChannel
@@ -96,7 +96,11 @@ class Pool:
 
     async def _start_tls(self, channel: SocketChannel, host: str) -> TlsChannel:
         if self._tls is None:
-            self._tls = httpx.create_ssl_context()
+            import certifi  # start-up does without it
+
+            self._tls = ssl.create_default_context(
+                cafile=os.environ.get("SSL_CERT_FILE") or certifi.where()
+            )
             self._tls.set_alpn_protocols(["http/1.1"])
         secure = TlsChannel(channel, self._tls, host)
         try:
@@ -173,15 +177,6 @@ class PooledUpstream:
         else:
             await self._pool.drop(link)
 
-    def client(self) -> httpx.AsyncClient:
-        """An httpx client over these connections; it can reach nothing else."""
-        return httpx.AsyncClient(
-            transport=PoolTransport(self),
-            base_url=self.settings.base_url,
-            trust_env=False,
-            timeout=None,  # noqa: S113 -- the deadlines are the provider's, kept here
-        )
-
 
 class UpstreamReply:
     """A reply as it arrives."""
@@ -220,43 +215,3 @@ class UpstreamReply:
         if not self.closed:
             self.closed = True
             await self._upstream.release(self._link)
-
-
-class PoolTransport(httpx.AsyncBaseTransport):
-    """The pool as an httpx transport, for adapters that want a whole client."""
-
-    def __init__(self, upstream: PooledUpstream) -> None:
-        self._upstream = upstream
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request of an httpx client, to the provider's own host only."""
-        scheme, host, port = self._upstream.origin
-        url = request.url
-        path = url.raw_path.decode("ascii")
-        own = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        if own != (scheme, host, port) or not path.startswith(self._upstream.prefix):
-            raise httpx.UnsupportedProtocol(f"{url} is not at this provider", request=request)
-        ours = {b"host", b"content-length", b"accept-encoding", b"connection", b"transfer-encoding"}
-        wanted = UpstreamRequest(
-            request.method,
-            path.removeprefix(self._upstream.prefix),
-            [(name, value) for name, value in request.headers.raw if name.lower() not in ours],
-            await request.aread(),
-        )
-        try:
-            reply = await self._upstream.send(wanted, None)
-        except UpstreamError as error:
-            raise httpx.TransportError(str(error), request=request) from error
-        return httpx.Response(reply.status, headers=dict(reply.headers), stream=_ReplyStream(reply))
-
-
-class _ReplyStream(httpx.AsyncByteStream):
-    def __init__(self, reply: UpstreamReply) -> None:
-        self._reply = reply
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self._reply.chunk():
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()

@@ -3,7 +3,6 @@
 import importlib
 import importlib.metadata
 import inspect
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import trio
 from harness import http_reply, openai_toml, raw_upstream, replying, serve
 
-from tollkeeper._server.server import needs_restart, open_listener
+from tollkeeper._server.server import needs_restart
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import parse_config
 
@@ -31,18 +30,6 @@ def test_hypercorn_is_the_version_whose_worker_we_know() -> None:
         "state",
         "stream",
     ]
-
-
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"])
-def test_a_listener_is_bound_and_listening(bind: str) -> None:
-    if "::" in bind and not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
-    try:
-        listener = open_listener(bind)
-    except OSError:
-        pytest.skip("no IPv6 loopback here")
-    with listener, socket.create_connection(listener.getsockname()[:2], timeout=5):
-        assert listener.getsockname()[1] > 0
 
 
 def test_what_changes_only_with_the_next_start_is_named() -> None:

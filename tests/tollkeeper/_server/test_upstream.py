@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 import trio
 from harness import RawUpstream, Received, Script, http_reply, raw_upstream, replying
@@ -152,24 +151,3 @@ async def test_a_storm_of_cancelled_requests_leaves_the_pool_usable() -> None:
             for number in range(300):
                 nursery.start_soon(ask, number / 10_000)
         assert await (await upstream.send(GET, None)).read() == b"yes"
-
-
-async def test_the_httpx_client_uses_the_same_connections_and_reaches_nothing_else() -> None:
-    async with pooled(replying(http_reply(b'{"a": 1}'))) as (upstream, raw):
-        async with upstream.client() as client:
-            for _ in range(2):
-                reply = await client.post("/things", json={"q": 1})
-                assert reply.json() == {"a": 1}
-            for url in ("http://127.0.0.1:9/v1/x", f"http://127.0.0.1:{raw.port}/other"):
-                with pytest.raises(httpx.UnsupportedProtocol):
-                    await client.get(url)
-    assert raw.connections == 1
-    assert raw.requests[0].head.startswith(b"POST /v1/things HTTP/1.1\r\n")
-    assert raw.requests[0].json() == {"q": 1}
-
-
-async def test_an_upstream_fault_is_a_transport_error_of_httpx() -> None:
-    async with pooled(silent, first_byte_timeout=0.1) as (upstream, _):
-        async with upstream.client() as client:
-            with pytest.raises(httpx.TransportError):
-                await client.get("/x")
