@@ -188,14 +188,14 @@ class Server:
             self.connections.discard(connection)
 
     async def _watch_loop(self) -> None:
-        """Count and log what keeps the event loop: nothing else runs meanwhile."""
+        """Count and log when the event loop is held up: nothing else runs meanwhile."""
         while True:
             asleep = trio.current_time()
             await trio.sleep(LONG_STEP)
             late = trio.current_time() - asleep - LONG_STEP
             if late > LONG_STEP:
                 self.long_steps += 1
-                log.warning("the event loop was kept busy for %d ms by one step", late * 1000)
+                log.warning("the event loop was busy for %d ms without a pause", late * 1000)
 
     async def _sweep(self) -> None:
         while True:
