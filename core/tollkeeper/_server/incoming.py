@@ -11,6 +11,10 @@ from tollkeeper.errors import ApiError, invalid_request
 MAX_TARGET = 8192
 MAX_HEAD = 32768
 MAX_HEADERS = 100
+_HOST = re.compile(
+    rb"(?:[\w-]{1,63}\.){0,16}[\w-]{0,63}\.?(?::\d{1,5})?|\[[\da-fA-F:.]{2,45}\](?::\d{1,5})?"
+)
+"""A name, an address, or nothing: what frameworks make of anything else is not to be relied on."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 """What a proxy's request puts before the path; the host in it decides nothing here."""
 
@@ -186,9 +190,11 @@ def refusal_of(request: Incoming) -> ApiError | None:
         return invalid_request("HTTP/1.0 has no transfer encodings.")
     if encoding is not None and encoding.lower() != "chunked":
         return invalid_request("The only transfer encoding is chunked.", status=501)
-    hosts = sum(name == b"host" for name, _ in request.raw_headers)
-    if hosts != 1 and (hosts or request.version == "1.1"):
+    hosts = [value for name, value in request.raw_headers if name == b"host"]
+    if len(hosts) != 1 and (hosts or request.version == "1.1"):
         return invalid_request("A request has one Host header.")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        return invalid_request("The Host header is no host.")
     return None
 
 
