@@ -90,6 +90,8 @@ SMUGGLED = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
         (POST + b"host: y\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nhost: " + b"9" * 100 + b"\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nhost: a b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a..b\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a..\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\nhost: \xff.example\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\nhost: x\n\n", 400),

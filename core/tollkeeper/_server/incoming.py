@@ -12,7 +12,7 @@ MAX_TARGET = 8192
 MAX_HEAD = 32768
 MAX_HEADERS = 100
 _HOST = re.compile(
-    rb"(?:[\w-]{1,63}\.){0,16}[\w-]{0,63}\.?(?::\d{1,5})?|\[[\da-fA-F:.]{2,45}\](?::\d{1,5})?"
+    rb"(?:[\w-]{1,63}(?:\.[\w-]{1,63}){0,16}\.?|\[[\da-fA-F:.]{2,45}\]|)(?::\d{1,5})?"
 )
 """A name, an address, or nothing: what frameworks make of anything else is not to be relied on."""
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
