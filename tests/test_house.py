@@ -146,9 +146,59 @@ def test_every_runtime_dependency_has_its_reason() -> None:
     assert all("# " in line for line in lines)
 
 
+PUBLIC_NAMES = [
+    "ANONYMOUS",
+    "Answer",
+    "ApiError",
+    "Attempt",
+    "Authorizer",
+    "Clock",
+    "ConfigError",
+    "Database",
+    "Deployment",
+    "Dialect",
+    "Event",
+    "Exchange",
+    "Failed",
+    "Gateway",
+    "Head",
+    "KeyIssuer",
+    "ModelSettings",
+    "NewKey",
+    "Operation",
+    "Org",
+    "Outcome",
+    "PluginError",
+    "PluginSettings",
+    "Principal",
+    "Provider",
+    "ProviderContext",
+    "ProviderSettings",
+    "Refused",
+    "Reply",
+    "Seconds",
+    "Secret",
+    "Send",
+    "Tap",
+    "TollkeeperError",
+    "Upstream",
+    "UpstreamError",
+    "UpstreamRequest",
+    "Usage",
+    "ensure_org",
+    "find_value",
+    "hookimpl",
+    "invalid_request",
+    "model_not_found",
+    "quote",
+    "replace_value",
+]
+"""What plugins may use. A name that is added here is kept; one that is removed breaks somebody."""
+
+
 def test_the_public_names_are_these() -> None:
     import tollkeeper
 
-    assert sorted(tollkeeper.__all__) == tollkeeper.__all__ or len(tollkeeper.__all__) > 0
-    for name in tollkeeper.__all__:
+    assert tollkeeper.__all__ == PUBLIC_NAMES
+    for name in PUBLIC_NAMES:
         assert hasattr(tollkeeper, name), name

@@ -6,8 +6,8 @@ implementation is too, where it is not it may not wait. In every stage plugins r
 the TOML; `@hookimpl(tryfirst=True)` and `trylast=True` move one to an end.
 
 A plugin whose `policy` is "guard" (the default) refuses the request when it crashes before the
-upstream call; one whose `policy` is "observer" is logged, counted and skipped. A `Refused` raised
-on purpose counts from either.
+upstream call; one whose `policy` is "observer" is logged, counted and skipped, but for what it does
+inside `wrap_send`, which is the call itself. A `Refused` raised on purpose counts from either.
 """
 
 from __future__ import annotations

@@ -26,9 +26,6 @@ Origin = tuple[str, str, int]
 """Scheme, host, port."""
 
 
-_NONE: deque[Link] = deque()
-
-
 class Pool:
     """Idle connections of the whole process, by origin. Lives as long as the gateway."""
 
@@ -49,7 +46,7 @@ class Pool:
 
     async def take(self, origin: Origin, connect_timeout: float, *, fresh: bool = False) -> Link:
         """An idle connection that is still alive, or a new one; with `fresh` a new one."""
-        idle = self._idle.get(origin, _NONE)
+        idle = self._idle.setdefault(origin, deque())
         while idle and not fresh:
             link = idle.pop()
             if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
@@ -78,7 +75,7 @@ class Pool:
             now = trio.current_time()
             for link in [link for link in self._busy if link.deadline <= now]:
                 link.expire()
-            for idle in self._idle.values():
+            for idle in tuple(self._idle.values()):
                 while idle and now - idle[0].idle_since >= IDLE_SECONDS:
                     await idle.popleft().aclose()
 
@@ -138,7 +135,7 @@ class PooledUpstream:
         try:
             return await self._send_over(link, data, end, attempt)
         except UpstreamError:
-            if not link.is_untouched:
+            if link.expired or not link.is_untouched:
                 raise
         # The idle connection had died unnoticed, and the upstream has seen nothing.
         link = await self._pool.take(self.origin, self.settings.connect_timeout, fresh=True)
