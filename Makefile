@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format docs tools bench bench-peers bench-profile clean
+.PHONY: demo test nightly check format docs tools bench bench-peers bench-profile clean
 
 demo: $(VENV)/.runtime
 	@exec $(BIN)/tollkeeper demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The same stories, told at length: about a quarter of an hour.
+nightly: $(STAMP)
+	TOLLKEEPER_RECHUNKINGS=200000 TOLLKEEPER_HOSTILE=20000 TOLLKEEPER_CANCELS=100000 \
+	TOLLKEEPER_STALLED_SECONDS=300 $(BIN)/python -m pytest tests/story/test_rechunking.py \
+	tests/story/test_hostile_inputs.py tests/story/test_scale.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

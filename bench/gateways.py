@@ -14,6 +14,8 @@ from pathlib import Path
 BENCH = Path(__file__).parent
 PEERS = BENCH / ".peers"
 MODELS = ("m", "burst60", "paced60x20", "paced100x1000")
+TRANSLATED = ("burst60", "paced60x20")
+"""Models that tollkeeper also offers as `messages-NAME`, from an upstream of another dialect."""
 UPSTREAM_PORT = 9900
 UPSTREAM = f"http://127.0.0.1:{UPSTREAM_PORT}"
 
@@ -41,13 +43,18 @@ def tollkeeper(folder: Path) -> Gateway:
     models = "".join(
         f'[models.{m}]\ndeployments = [{{ provider = "up", model = "{m}" }}]\n' for m in MODELS
     )
+    models += "".join(
+        f'[models.messages-{m}]\ndeployments = [{{ provider = "other", model = "{m}" }}]\n'
+        for m in TRANSLATED
+    )
     config = folder / "tollkeeper.toml"
     config.write_text(
         '[server]\nbind = "127.0.0.1:8101"\nmax_connections = 20000\n'
         '[storage]\nurl = "sqlite:///bench.db"\n'
         f'[providers.up]\nkind = "openai"\nbase_url = "{UPSTREAM}/v1"\ncredential = "sk-x"\n'
+        f'[providers.other]\nkind = "anthropic"\nbase_url = "{UPSTREAM}"\ncredential = "sk-x"\n'
         f"{models}[plugins.keys]\n[plugins.limits]\nrpm = 1000000\n[plugins.routing]\n"
-        "[plugins.openai]\n"
+        "[plugins.openai]\n[plugins.anthropic]\n"
     )
     command = [sys.executable, "-m", "tollkeeper"]
     create = ["keys", "create", "--name", "bench", "--rpm", "1000000", "--json"]
@@ -88,17 +95,22 @@ def litellm(folder: Path) -> Gateway | None:
     return Gateway("LiteLLM", 8103, [*command, "--num_workers", "1"], env=env)
 
 
-def portkey() -> Gateway | None:
-    """Portkey's open-source gateway; it forwards the key and checks none."""
+def portkey(*, streams: bool = False) -> Gateway | None:
+    """Portkey's open-source gateway; it forwards the key and checks none.
+
+    For streams it gets a process of its own, without the part that makes it refuse them.
+    """
     script = PEERS / "portkey/node_modules/@portkey-ai/gateway/build/start-server.js"
     if not script.exists() or shutil.which("node") is None:
         return None
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"{UPSTREAM}/v1"}
     env = {"TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
+    port = 8107 if streams else 8104
+    node = ["node", "--import", str(BENCH / "portkey.mjs")] if streams else ["node"]
     return Gateway(
-        "Portkey",
-        8104,
-        ["node", str(script), "--port=8104", "--headless"],
+        "Portkey, streams" if streams else "Portkey",
+        port,
+        [*node, str(script), f"--port={port}", "--headless"],
         headers=headers,
         env=env,
     )
@@ -151,6 +163,7 @@ def all_gateways(folder: Path) -> list[Gateway]:
         stock(),
         litellm(folder),
         portkey(),
+        portkey(streams=True),
         sglang(),
         nginx(folder),
     ]

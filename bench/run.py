@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from gateways import BENCH, UPSTREAM_PORT, Gateway, all_gateways
+from gateways import BENCH, TRANSLATED, UPSTREAM_PORT, Gateway, all_gateways
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
@@ -175,6 +175,33 @@ def load(
     return result
 
 
+def measure_translation(gateway: Gateway, gateways: list[Gateway], folder: Path) -> Results:
+    """CPU per stream that passes through, and per one that is translated, taking turns."""
+    found: Results = defaultdict(lambda: defaultdict(list))
+    with alone(gateway, gateways):
+        for _ in range(ROUNDS):
+            for model in TRANSLATED:
+                for name in (model, f"messages-{model}"):
+                    before = cpu_seconds(gateway)
+                    count = 32 if "burst" in model else 100
+                    streams = load(gateway, folder, count, 4, name)["streams_per_s"]
+                    took = cpu_seconds(gateway) - before
+                    # Warming up for half a second costs too, and is not counted in the rate.
+                    found[model][name].append(1e6 * took / (streams * 4.5))
+    return found
+
+
+def translation_table(found: Results) -> str:
+    """CPU per stream, side by side."""
+    lines = ["### Translated streams (Anthropic's events turned into chat's)", ""]
+    lines += ["| stream | CPU us passed through | CPU us translated | ratio |", "|---|---|---|---|"]
+    for model, values in found.items():
+        passed, turned = values[model], values[f"messages-{model}"]
+        cells = f"{spread(passed)} | {spread(turned)} | {ratio(turned, passed)}"
+        lines.append(f"| {model} | {cells} |")
+    return "\n".join(lines)
+
+
 def measure_open_streams(gateway: Gateway, folder: Path, count: int) -> dict[str, float]:
     """Memory per open stream, and the lag of its events."""
     before = memory(gateway)
@@ -220,6 +247,8 @@ def measure_all(gateways: list[Gateway], folder: Path) -> dict[str, Results]:
     for number in range(ROUNDS):
         for name, measure in SCENARIOS:
             for gateway in gateways:
+                if gateway.name == ("Portkey" if "streams" in name else "Portkey, streams"):
+                    continue
                 print(f"round {number + 1}: {name}: {gateway.name}", file=sys.stderr)
                 with alone(gateway, gateways):
                     for key, value in measure(gateway, folder).items():
@@ -234,6 +263,8 @@ def measure_open(gateways: list[Gateway], folder: Path) -> dict[str, Results]:
         name = f"{count:,} open streams, 1 event per second"
         found[name] = defaultdict(lambda: defaultdict(list))
         for gateway in gateways[1:]:
+            if gateway.name == "Portkey":
+                continue
             if count > 1000 and gateway.name in ("LiteLLM", "stock forwarder"):
                 continue  # they do not get there
             print(f"{name}: {gateway.name}", file=sys.stderr)
@@ -311,6 +342,7 @@ def main() -> None:
                 starts[gateway.name]["idle MB"].append(idle)
             found = {"Start-up and idle memory": starts, **measure_all(gateways, folder)}
             pool = measure_idle_pool(gateways[1], gateways, folder)
+            translation = measure_translation(gateways[1], gateways, folder)
         finally:
             for gateway in gateways:
                 stop(gateway)
@@ -321,6 +353,7 @@ def main() -> None:
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
             f"{ROUNDS} rounds of {SECONDS} s, {time.strftime('%Y-%m-%d')}",
             *(table(name, results) for name, results in found.items()),
+            translation_table(translation),
             "### Idle upstream connections\n\n"
             f"CPU per call with 1,000 of them is {many / few:.2f} x that with 10 "
             f"({many:.0f} and {few:.0f} us).",

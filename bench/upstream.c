@@ -2,7 +2,8 @@
  *
  * A request whose body says "stream":true gets a stream, any other one completion. The model's name
  * says how the stream runs: "burst60" is 60 events in one write, "paced60x20" is 60 events 20 ms
- * apart. Each event's content is the monotonic time it was sent at, for measuring lag.
+ * apart. Each event's content is the monotonic time it was sent at, for measuring lag. A stream asked
+ * for at /v1/messages has the events of Anthropic's interface.
  *
  *   cc -O2 -o upstream upstream.c && ./upstream PORT
  */
@@ -25,7 +26,7 @@ enum { MAX_FDS = 65536, BUFFER = 65536 };
 typedef struct {
     char *in;
     size_t size, capacity;
-    int left, gap_ms, active_at;
+    int left, gap_ms, active_at, messages;
     int64_t due;
 } Client;
 
@@ -60,34 +61,64 @@ static int put(int fd, const char *data, size_t size) {
     return 0;
 }
 
-static size_t event(char *out, int last) {
+static size_t frame(char *out, const char *body, int size) {
+    return sprintf(out, "%x\r\n%s\r\n", size, body);
+}
+
+static const char MESSAGE_START[] =
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"type\":"
+    "\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"stop_reason\":null,"
+    "\"stop_sequence\":null,\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n"
+    "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,"
+    "\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+static const char MESSAGE_STOP[] =
+    "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
+    "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\","
+    "\"stop_sequence\":null},\"usage\":{\"output_tokens\":60}}\n\n"
+    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+static size_t message_event(char *out, int last) {
+    char body[1024];
+    int n = snprintf(body, sizeof body,
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":"
+        "{\"type\":\"text_delta\",\"text\":\"at=%lld \"}}\n\n%s",
+        (long long)now_ns(), last ? MESSAGE_STOP : "");
+    return frame(out, body, n);
+}
+
+static size_t event(char *out, int last, int messages) {
     char body[512];
+    if (messages) return message_event(out, last);
     int n = snprintf(body, sizeof body,
         "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1735689600,"
         "\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"at=%lld \"},"
         "\"finish_reason\":%s}]}\n\n",
         (long long)now_ns(), last ? "\"stop\"" : "null");
-    return sprintf(out, "%x\r\n%s\r\n", n, body);
+    return frame(out, body, n);
 }
 
 static const char STREAM_HEAD[] =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-static const char STREAM_TAIL[] = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+static const char STREAM_TAIL[] = "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n", LAST_CHUNK[] = "0\r\n\r\n";
+
+static size_t tail(char *out, int messages) {
+    return sprintf(out, "%s", messages ? LAST_CHUNK : STREAM_TAIL);
+}
 
 static int step(int fd) {
-    char out[1024];
+    char out[2048];
     Client *c = &clients[fd];
-    size_t n = event(out, c->left == 1);
+    size_t n = event(out, c->left == 1, c->messages);
     c->left--, c->due += c->gap_ms * 1000000LL;
     if (!c->left) {
         active[c->active_at] = active[--actives];
         clients[active[c->active_at]].active_at = c->active_at;
-        memcpy(out + n, STREAM_TAIL, sizeof STREAM_TAIL - 1), n += sizeof STREAM_TAIL - 1;
+        n += tail(out + n, c->messages);
     }
     return put(fd, out, n);
 }
 
-static int answer(int fd, const char *body, size_t size) {
+static int answer(int fd, int messages, const char *body, size_t size) {
     static char out[1 << 20];
     static const char completion[] =
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1735689600,\"model\":\"m\","
@@ -106,15 +137,15 @@ static int answer(int fd, const char *body, size_t size) {
     if ((mark = memmem(body, size, "paced", 5))) sscanf(mark, "paced%dx%d", &events, &gap);
     size_t n = sizeof STREAM_HEAD - 1;
     memcpy(out, STREAM_HEAD, n);
+    if (messages) n += frame(out + n, MESSAGE_START, sizeof MESSAGE_START - 1);
     if (gap) {
         Client *c = &clients[fd];
-        c->left = events, c->gap_ms = gap, c->due = now_ns();
+        c->left = events, c->gap_ms = gap, c->due = now_ns(), c->messages = messages;
         c->active_at = actives, active[actives++] = fd;
         return put(fd, out, n);
     }
-    for (int i = 0; i < events; i++) n += event(out + n, i == events - 1);
-    memcpy(out + n, STREAM_TAIL, sizeof STREAM_TAIL - 1);
-    return put(fd, out, n + sizeof STREAM_TAIL - 1);
+    for (int i = 0; i < events; i++) n += event(out + n, i == events - 1, messages);
+    return put(fd, out, n + tail(out + n, messages));
 }
 
 static int take(int fd) {
@@ -136,7 +167,8 @@ static int take(int fd) {
         *end = '\r';
         if (field) length = strtoul(field + 16, NULL, 10);
         if (c->size < head + length) return 0;
-        if (answer(fd, c->in + head, length)) return -1;
+        int messages = !strncmp(c->in, "POST /v1/messages", 17);
+        if (answer(fd, messages, c->in + head, length)) return -1;
         memmove(c->in, c->in + head + length, c->size -= head + length);
     }
 }

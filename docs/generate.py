@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,12 @@ from tollkeeper.schema import CORE_TABLES, example_toml, option_rows
 from tollkeeper.settings import PluginSettings, Table
 
 ROOT = Path(__file__).parent.parent
-BUILT_IN = ("keys", "limits", "routing", "openai", "demo")
+BUILT_IN = (
+    *("keys", "limits", "routing"),
+    *("openai", "anthropic", "gemini", "demo"),
+    *("messages", "responses", "completions", "embeddings"),
+    *("moderations", "images", "audio", "rerank"),
+)
 PLAIN_DATA = (
     exchange.Exchange,
     exchange.Principal,
@@ -129,6 +135,12 @@ def plain_data() -> str:
     return "\n\n".join(parts)
 
 
+def compatibility() -> str:
+    """What each dialect of clients does with each provider, from the data of its tests."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    return import_module("compatibility.cells").table()  # type: ignore[no-any-return]
+
+
 def bounds(schema: dict[str, Any]) -> str:
     """What a JSON Schema says of a number's range."""
     low, high = schema.get("minimum"), schema.get("maximum")
@@ -179,6 +191,7 @@ def blocks() -> dict[str, str]:
         "hooks": hooks(plugins),
         "gateway": methods(Gateway),
         "plain data": plain_data(),
+        "compatibility": compatibility(),
     }
     found |= {f"table {name}": options(name, table) for name, table in CORE_TABLES}
     found |= {f"plugin {p.name}": options(f"plugins.{p.name}", p.settings) for p in plugins}

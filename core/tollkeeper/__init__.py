@@ -3,6 +3,8 @@
 These are the names that a plugin may use. Everything else is private to the core.
 """
 
+from tollkeeper.chunks import ChunkReader
+from tollkeeper.dialect import Asked, Dialect, StreamReader
 from tollkeeper.errors import (
     ApiError,
     ConfigError,
@@ -19,7 +21,6 @@ from tollkeeper.exchange import (
     Answer,
     Attempt,
     Deployment,
-    Dialect,
     Event,
     Exchange,
     Head,
@@ -45,13 +46,16 @@ from tollkeeper.hookspecs import Send, hookimpl
 from tollkeeper.jsonspan import find_value, quote, replace_value
 from tollkeeper.settings import ModelSettings, PluginSettings, ProviderSettings, Seconds, Secret
 from tollkeeper.storage import Database, Org, ensure_org
+from tollkeeper.translation import Translation, Unsupported, broken, translate_reply
 
 __all__ = [
     "ANONYMOUS",
     "Answer",
     "ApiError",
+    "Asked",
     "Attempt",
     "Authorizer",
+    "ChunkReader",
     "Clock",
     "ConfigError",
     "Database",
@@ -79,12 +83,16 @@ __all__ = [
     "Seconds",
     "Secret",
     "Send",
+    "StreamReader",
     "Tap",
     "TollkeeperError",
+    "Translation",
+    "Unsupported",
     "Upstream",
     "UpstreamError",
     "UpstreamRequest",
     "Usage",
+    "broken",
     "ensure_org",
     "find_value",
     "hookimpl",
@@ -92,4 +100,5 @@ __all__ = [
     "model_not_found",
     "quote",
     "replace_value",
+    "translate_reply",
 ]

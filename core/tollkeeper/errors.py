@@ -122,7 +122,12 @@ class UpstreamError(TollkeeperError):
         """Whether the same request may fare better another time or elsewhere."""
         if self.fault != "status":
             return True
-        return not 400 <= self.status < 500 or self.status in {408, 409, 429}
+        return not 400 <= self.status < 500 or self.status in {401, 402, 403, 408, 409, 429}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the provider turns us away, whatever the request: others may take it."""
+        return self.fault == "status" and self.status in {401, 402, 403}
 
 
 class ApiError(TollkeeperError):

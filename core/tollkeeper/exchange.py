@@ -4,10 +4,13 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from tollkeeper.errors import ApiError
 from tollkeeper.settings import PriceSettings
+
+if TYPE_CHECKING:
+    from tollkeeper.dialect import Dialect
 
 _PROCESS = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
@@ -137,6 +140,12 @@ class Attempt:
     """Unique; goes upstream as `x-client-request-id`."""
     holds: dict[str, object] = field(default_factory=dict)
     """What each plugin's `attempt` reserved, under the plugin's name; popped by it in settle."""
+    operation: "Operation | None" = None
+    """What is asked of the provider: the client's operation, or chat where it is translated."""
+    body: bytes = b""
+    """The request in that operation's dialect, under the name that the client asked for."""
+    dropped: list[str] = field(default_factory=list)
+    """Parameters that the provider could not honour and that did not go upstream."""
     sent: bool = False
     """True from the moment bytes may have gone upstream."""
     status: int = 0
@@ -185,21 +194,6 @@ class Answer:
     """Of the body."""
 
 
-class Dialect(Protocol):
-    """How the bodies of an operation are read and written. Pure functions over bytes."""
-
-    name: str
-
-    def peek(self, body: bytes) -> tuple[str, bool, bool]:
-        """Model, stream flag and whether usage is asked for; raises `Refused` where malformed."""
-
-    def usage(self, data: bytes) -> Usage | None:
-        """The tokens in a usage object of this dialect, None where it cannot be trusted."""
-
-    def error_event(self, error: ApiError) -> bytes:
-        """An error inside a running stream, with what ends the stream in this dialect."""
-
-
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A call that clients make: one method and path, run through every stage.
@@ -214,7 +208,7 @@ class Operation:
     """HTTP method, in capitals."""
     path: str
     """Of the URL, with `{name}` at its end where the rest is a value."""
-    dialect: Dialect | None = None
+    dialect: "Dialect | None" = None
     """How its bodies are read; None for one without a model."""
     answer: "Callable[[Exchange], Answer] | None" = None
     """Answers here, without an upstream; may raise `Refused`."""

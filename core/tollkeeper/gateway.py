@@ -26,9 +26,8 @@ ServiceT = TypeVar("ServiceT")
 class Clock:
     """Time as the gateway tells it. Durations are monotonic, dates are wall time."""
 
-    def monotonic(self) -> float:
-        """Seconds that only grow; trio's clock, so that tests can make it jump."""
-        return trio.current_time()
+    monotonic = staticmethod(trio.current_time)
+    """Seconds that only grow; trio's clock, so that tests can make it jump."""
 
     def time(self) -> float:
         """Unix seconds."""
@@ -42,8 +41,10 @@ class UpstreamRequest:
     method: str
     path: str
     """Appended to the provider's `base_url`."""
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes = b""
+    fixed_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Those that are the same for every request: encoded once."""
 
 
 class Upstream(Protocol):
@@ -57,12 +58,17 @@ class Upstream(Protocol):
 
 
 class Provider(Protocol):
-    """One `[providers.*]` table, as the plugin of its kind speaks to it."""
+    """One `[providers.*]` table, as the plugin of its kind speaks to it.
+
+    May also have `speaks(dialect: str) -> bool`: whether it takes requests of the dialect of this
+    name as they are. One without it is given chat only, and the core translates.
+    """
 
     async def send(self, exchange: Exchange, attempt: Attempt) -> Reply:
-        """Try `attempt.deployment`. Error statuses are returned, not raised.
+        """Send `attempt.body` as `attempt.operation` wants it, to `attempt.deployment`.
 
-        Error bodies are OpenAI-shaped, whatever the upstream sent: the core maps them.
+        The reply is in the same dialect. Error statuses are returned, not raised, with the body
+        that the upstream sent: the core maps it.
         """
 
 
@@ -134,6 +140,8 @@ class Registry:
     database: Database
     clock: Clock
     providers: dict[str, ProviderFactory] = field(default_factory=dict)
+    presets: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of each provider kind: the services it knows, and where they are."""
     operations: dict[tuple[str, str], Operation] = field(default_factory=dict)
     routes: dict[tuple[str, str], Route] = field(default_factory=dict)
     commands: dict[str, click.Command] = field(default_factory=dict)
@@ -170,10 +178,17 @@ class Gateway:
         """The one clock to ask."""
         return self._registry.clock
 
-    def add_provider(self, kind: str, factory: ProviderFactory) -> None:
-        """Speak to every `[providers.*]` table of this `kind`."""
+    def add_provider(
+        self, kind: str, factory: ProviderFactory, presets: Mapping[str, str] | None = None
+    ) -> None:
+        """Speak to every `[providers.*]` table of this `kind`.
+
+        `presets` are the services that `preset` may name, each with its `base_url` where it has one
+        and the same for everybody.
+        """
         self._registry.claim(self._plugin, "provider kind", kind)
         self._registry.providers[kind] = factory
+        self._registry.presets[kind] = {"": "", **(presets or {})}
 
     def add_operation(self, operation: Operation) -> None:
         """Offer clients another call, run through every stage."""

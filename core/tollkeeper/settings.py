@@ -169,6 +169,12 @@ class ProviderSettings(Table):
     """Where it is, as its own SDK takes it."""
     credential: Secret | None = None
     """Our secret there, usually `"${NAME_OF_A_VARIABLE}"`."""
+    preset: str = ""
+    """Which service it is, for plugins that know the quirks of several."""
+    api_version: str = ""
+    """Version of the provider's interface, where it wants one; empty for the plugin's default."""
+    unsupported: Literal["refuse", "drop"] = "refuse"
+    """A parameter that the provider cannot honour: refuse the request, or drop and list it."""
     timeout: Seconds = 600.0
     """Seconds from the first byte sent to the last byte received."""
     connect_timeout: Seconds = 10.0

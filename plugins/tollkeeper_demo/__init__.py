@@ -53,7 +53,7 @@ class DemoProvider:
     async def send(self, exchange: Exchange, attempt: Attempt) -> Reply:
         """Answer as the request asks."""
         attempt.sent = True
-        script = write_script(exchange.body)
+        script = write_script(attempt.body)
         await trio.sleep(min(script.delay, self._first_byte_timeout))
         if script.delay >= self._first_byte_timeout:
             raise UpstreamError("timeout", "the demo was asked to be slow")

@@ -50,9 +50,8 @@ class Keys:
     @hookimpl
     async def authenticate(self, exchange: Exchange) -> Principal | None:
         """The owner of the bearer key; None for what is no virtual key or not a valid one."""
-        scheme, _, secret = exchange.headers.get("authorization", "").partition(" ")
-        secret = secret.strip()
-        if scheme.lower() != "bearer" or not secret.startswith(service.PREFIX):
+        secret = secret_of(exchange)
+        if not secret.startswith(service.PREFIX):
             return None
         hashed = service.hash_of(secret)
         principal = self._ring.get(hashed)
@@ -80,3 +79,10 @@ class Keys:
     async def _reload(self) -> None:
         async with self._reloading:  # so that the last to read is the last to apply
             self._ring.replace(await self._database.read(service.load_principals))
+
+
+def secret_of(exchange: Exchange) -> str:
+    """What the caller presents: a bearer, or Anthropic's own header; empty without either."""
+    headers = exchange.headers
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()

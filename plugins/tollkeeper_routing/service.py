@@ -42,14 +42,15 @@ class Plan:
     def after(self, error: UpstreamError, retry_after: float | None) -> float | None:
         """Seconds to wait before the next try, None when there is none.
 
-        A deployment that is at its limit is left for the next one at once; one that broke is
-        tried again first.
+        A deployment that is at its limit, or whose provider turns us away, is left for the next
+        one at once; one that broke is tried again first.
         """
         self.made += 1
         if not error.retryable or self.made >= self.settings.attempts:
             return None
         pause = self._pause() if retry_after is None else retry_after
         may_repeat = self.repeated < self.settings.retries and pause <= self.settings.max_wait
+        may_repeat = may_repeat and not error.is_ours
         has_next = self.index + 1 < len(self.deployments)
         if may_repeat and not (error.status == 429 and has_next):
             self.repeated += 1

@@ -99,14 +99,19 @@ def test_an_upstream_that_names_no_retry_after_has_none() -> None:
     assert UpstreamError("status", "busy", status=429).retry_after is None
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [401, 402, 403, 408, 409, 429, 500, 502, 503, 504, 529])
 def test_what_may_pass_is_worth_another_try(status: int) -> None:
     assert UpstreamError("status", "no", status=status).retryable
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_stays_wrong_is_not_tried_again(status: int) -> None:
     assert not UpstreamError("status", "no", status=status).retryable
+
+
+@pytest.mark.parametrize(("status", "ours"), [(401, True), (402, True), (403, True), (429, False)])
+def test_a_provider_that_turns_us_away_may_only_be_left(status: int, ours: bool) -> None:
+    assert UpstreamError("status", "no", status=status).is_ours is ours
 
 
 @pytest.mark.parametrize("fault", ["connect", "timeout", "broken"])

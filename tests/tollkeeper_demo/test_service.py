@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper._server.sse import data_of, split_events
+from tollkeeper.sse import data_of, split_events
 from tollkeeper_demo.service import Script, chunks, completion, usage_of, write_script
 
 

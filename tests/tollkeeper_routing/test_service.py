@@ -107,10 +107,18 @@ def test_one_that_wants_to_be_left_alone_for_long_is_left_for_the_next() -> None
     assert waiting.current.model == "m1"
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_would_fail_again_is_not_tried_again_nor_elsewhere(status: int) -> None:
     error = UpstreamError("status", "no", status=status)
     assert follow(plan(3, attempts=9), error) == ["m0", "end"]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_one_whose_provider_turns_us_away_is_left_for_the_next_and_never_repeated(
+    status: int,
+) -> None:
+    error = UpstreamError("status", "no", status=status)
+    assert follow(plan(2, attempts=9, retries=2), error, error) == ["m0", "m1", "end"]
 
 
 def test_a_wrong_request_ends_the_tries_also_in_their_middle() -> None:

@@ -1,72 +1,18 @@
-"""The story of a call: from an exchange to its last byte, and its settlement before that.
+"""The story of a call: from an exchange to its last byte, and its settlement before that."""
 
-Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes the reply.
-"""
-
-import contextlib
 import logging
 from typing import Protocol
 
 import trio
 
+from tollkeeper._server.delivery import ClientGone, Delivery, Wire
 from tollkeeper._server.failures import answer_for, log_failure, unauthenticated
-from tollkeeper._server.pipeline import Pipeline, Taps
-from tollkeeper._server.relay import StreamRelay, alias_of, rename_model
-from tollkeeper._server.sending import is_stream
-from tollkeeper.errors import (
-    ApiError,
-    Refused,
-    UpstreamError,
-    model_not_found,
-)
-from tollkeeper.exchange import (
-    Answer,
-    Attempt,
-    Deployment,
-    Dialect,
-    Event,
-    Exchange,
-    Head,
-    Outcome,
-    OutcomeKind,
-    Reply,
-    Usage,
-)
+from tollkeeper._server.pipeline import Pipeline
+from tollkeeper.dialect import Dialect
+from tollkeeper.errors import ApiError, Refused, invalid_request, model_not_found
+from tollkeeper.exchange import Deployment, Exchange, Outcome, OutcomeKind, Usage
 
 log = logging.getLogger("tollkeeper")
-
-END_SECONDS = 0.1
-STREAM_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
-
-
-class ClientGone(Exception):
-    """The client left, or takes nothing any more."""
-
-
-class Wire(Protocol):
-    """The client's side of one exchange. Writing methods raise `ClientGone`."""
-
-    cut: OutcomeKind
-    """Why the exchange was cancelled, where it was: `gone` or `stopped`."""
-
-    async def read_body(self) -> bytes:
-        """The whole request body; raises `Refused` with 400, 408 or 413."""
-
-    async def send(self, head: Head, body: bytes) -> None:
-        """A whole reply, in one write."""
-
-    async def begin(self, head: Head, data: bytes) -> None:
-        """The head of a stream with its first bytes, in one write."""
-
-    async def write(self, data: bytes) -> None:
-        """More of the stream."""
-
-    async def end(self, data: bytes) -> None:
-        """The last bytes of the stream with what ends it, in one write."""
 
 
 class Backstage(Protocol):
@@ -74,8 +20,8 @@ class Backstage(Protocol):
 
     pipeline: Pipeline
 
-    def deployments_of(self, model: str) -> tuple[Deployment, ...]:
-        """The configured deployments of a model, none for an unknown one."""
+    def deployments_of(self, model: str, dialect: Dialect) -> tuple[Deployment, ...] | None:
+        """The deployments of a model that can serve a dialect, None for an unknown model."""
 
     def secret_of(self, provider: str) -> str:
         """Our credential there, to blot it out of echoed errors; empty without one."""
@@ -87,12 +33,12 @@ async def handle(exchange: Exchange, wire: Wire, backstage: Backstage) -> None:
     try:
         await call.answer()
     except ClientGone:
-        call.settle(Outcome("gone", call.status))
+        call.settle(Outcome("gone", call.delivery.status))
     except Exception as error:
         await call.fail(error)
     finally:
         # Here after a cancellation, or when the client left while it was told of an error.
-        call.settle(Outcome(wire.cut, call.status))
+        call.settle(Outcome(wire.cut, call.delivery.status))
         await call.close_replies()
 
 
@@ -104,8 +50,7 @@ class _Call:
         self.wire = wire
         self.backstage = backstage
         self.pipeline = backstage.pipeline
-        self.status = 0
-        self.streaming = False
+        self.delivery = Delivery(exchange, wire, backstage.pipeline, self.settle)
         self.settled = False
 
     async def answer(self) -> None:
@@ -116,138 +61,83 @@ class _Call:
             if principal is None:
                 raise unauthenticated(exchange)
             exchange.principal = principal
-        await self._read()
+        exchange.body = await self.wire.read_body()
+        self._peek()
         await pipeline.admit(exchange)
-        if await pipeline.transform_request(exchange):
+        if pipeline.has_transforms and await pipeline.transform_request(exchange):
             self._peek()
-        answer = await pipeline.respond(exchange)
+        answer = await pipeline.respond(exchange) if pipeline.has_responders else None
         if answer is None and exchange.operation.answer is not None:
             answer = exchange.operation.answer(exchange)
         if answer is not None:
-            await self._answer_here(answer)
+            await self.delivery.answer(answer)
             return
         await self._choose_deployments()
         reply = await pipeline.send(exchange)
         exchange.replies.append(reply)  # a wrapper's own is closed too
-        await self._relay(reply)
-
-    async def _read(self) -> None:
-        exchange = self.exchange
-        exchange.body = await self.wire.read_body()
-        self._peek()
+        await self.delivery.relay(reply)
 
     def _peek(self) -> None:
         exchange = self.exchange
         if (dialect := exchange.operation.dialect) is not None:
-            exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange.body)
-            exchange.candidates = self.backstage.deployments_of(exchange.model)
+            exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange)
+            exchange.candidates = self.backstage.deployments_of(exchange.model, dialect) or ()
 
     async def _choose_deployments(self) -> None:
         exchange = self.exchange
         exchange.deployments = await self.pipeline.route(exchange)
         if not exchange.deployments:
-            raise model_not_found(exchange.model)
+            raise self._unserved()
         exchange.deployment = exchange.deployments[0]
 
-    async def _answer_here(self, answer: Answer) -> None:
-        body = self._tapped(answer.body)
-        head = self._head(answer.status, {"content-type": answer.content_type})
-        self.settle(Outcome("completed", answer.status))
-        await self.wire.send(head, body)
-
-    async def _relay(self, reply: Reply) -> None:
-        if is_stream(reply):
-            await self._relay_stream(reply)
-            return
-        body = self._tapped(rename_model(await reply.read(), alias_of(self.exchange)))
-        head = self._head(200, {"content-type": "application/json"})
-        self.settle(Outcome("completed", 200))
-        await self.wire.send(head, body)
-
-    def _taps(self) -> Taps | None:
-        return self.pipeline.taps(self.exchange) if self.pipeline.has_taps else None
-
-    def _tapped(self, body: bytes) -> bytes:
-        if (taps := self._taps()) is None:
-            return body
-        events = [*taps.feed(Event(body, body)), *taps.finish()]
-        return b"".join(event.data for event in events)
-
-    async def _relay_stream(self, reply: Reply) -> None:
+    def _unserved(self) -> Refused:
+        """Why nothing can be tried: the model is unknown, or cannot do this."""
         exchange = self.exchange
-        relay = StreamRelay(
-            attempt=exchange.attempts[-1] if exchange.attempts else _no_attempt(exchange),
-            alias=alias_of(exchange),
-            wants_usage=exchange.wants_usage,
-            taps=self._taps(),
-        )
-        while not relay.ended:
-            chunk = await reply.chunk()
-            data = relay.feed(chunk) if chunk else b""
-            if not chunk:
-                relay.close()
-            if data:
-                await self._write(data)
-            if relay.failure is not None:
-                raise relay.failure
-        await self._finish(relay.tail, Outcome("completed", 200))
-        await read_to_end(reply)
-
-    async def _write(self, data: bytes) -> None:
-        if self.streaming:
-            await self.wire.write(data)
-        else:
-            head = self._head(200, dict(STREAM_HEADERS))
-            self.streaming = True
-            await self.wire.begin(head, data)
-
-    async def _finish(self, tail: bytes, outcome: Outcome) -> None:
-        """Settle, then send what tells the client that the stream is over."""
-        if not self.streaming:
-            await self._write(b"")
-        self.settle(outcome)
-        await self.wire.end(tail)
-
-    def _head(self, status: int, headers: dict[str, str]) -> Head:
-        self.status = status
-        head = Head(status, headers)
-        head.headers["x-request-id"] = self.exchange.id
-        self.pipeline.reply(self.exchange, head)
-        return head
+        dialect = exchange.operation.dialect
+        known = dialect is not None and self.backstage.deployments_of(exchange.model, dialect)
+        if known is None or dialect is None:
+            return model_not_found(exchange.model)
+        message = f"The model '{exchange.model}' does not offer {exchange.operation.path}."
+        return invalid_request(message, param="model")
 
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong, as HTTP while that is possible, in the stream after."""
-        answer = self._as_answer(error)
+        deployment, delivery = self.exchange.deployment, self.delivery
+        secret = self.backstage.secret_of(deployment.provider) if deployment else ""
+        answer = answer_for(error, secret)
         kind: OutcomeKind = "refused" if isinstance(answer, Refused) else "failed"
         log_failure(self.exchange, answer, error)
         if self.settled:
             raise ClientGone  # only writing can have failed: end the connection
+        dialect = self.exchange.operation.dialect
+        if delivery.streaming and (delivery.opaque or dialect is None):
+            self.settle(Outcome(kind, delivery.status, answer))
+            raise ClientGone  # a reply that is cut is all that can be shown
         try:
-            if self.streaming:
-                dialect = self.exchange.operation.dialect
-                tail = dialect.error_event(answer) if dialect else b""
-                await self._finish(tail, Outcome(kind, 200, answer))
+            if delivery.streaming and dialect is not None:
+                await delivery.finish(dialect.error_event(answer), Outcome(kind, 200, answer))
                 return
-            headers = {"content-type": "application/json", **answer.headers}
-            head = self._head(answer.status, headers)
+            head = delivery.head(
+                answer.status, {"content-type": "application/json", **answer.headers}
+            )
             self.settle(Outcome(kind, answer.status, answer))
-            await self.wire.send(head, answer.body())
+            await self.wire.send(head, self._error_body(answer))
         except ClientGone:
             return  # settled in the caller's `finally` if not here
 
-    def _as_answer(self, error: Exception) -> ApiError:
-        deployment = self.exchange.deployment
-        return answer_for(
-            error, self.backstage.secret_of(deployment.provider) if deployment else ""
-        )
+    def _error_body(self, answer: ApiError) -> bytes:
+        dialect = self.exchange.operation.dialect
+        return answer.body() if dialect is None else dialect.error_body(answer)
 
     def settle(self, outcome: Outcome) -> None:
         """Measure each attempt and let every plugin settle; at most once."""
         if self.settled:
             return
         self.settled = True
-        exchange = self.exchange
+        exchange, reader = self.exchange, self.delivery.reader
         exchange.outcome = outcome
+        if reader is not None and reader.usage and exchange.attempts:
+            exchange.attempts[-1].usage_data = reader.usage
         for attempt in exchange.attempts:
             usage = self.pipeline.measure(exchange, attempt)
             dialect = exchange.operation.dialect
@@ -269,15 +159,3 @@ class _Call:
             if not reply.closed:
                 with trio.CancelScope(shield=True):
                     await reply.aclose()
-
-
-def _no_attempt(exchange: Exchange) -> Attempt:
-    """What takes the usage of a reply that a `wrap_send` made without an upstream."""
-    return Attempt(exchange.deployments[0], 0, 0.0)
-
-
-async def read_to_end(reply: Reply) -> None:
-    """Give the upstream a moment to end its reply too, so that its connection can be kept."""
-    if not reply.closed:
-        with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
-            await reply.chunk()

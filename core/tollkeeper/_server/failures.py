@@ -23,7 +23,7 @@ def answer_for(error: Exception, secret: str) -> ApiError:
 
 def unauthenticated(exchange: Exchange) -> Refused:
     """The refusal for a caller that no plugin recognised."""
-    if "authorization" in exchange.headers:
+    if "authorization" in exchange.headers or "x-api-key" in exchange.headers:
         message = "Invalid API key."
     else:
         message = "Missing API key: send it as `Authorization: Bearer tk-...`."

@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from tollkeeper._server.connection import Connection
-from tollkeeper._server.dispatch import ClientGone, handle
+from tollkeeper._server.delivery import ClientGone
+from tollkeeper._server.dispatch import handle
 from tollkeeper._server.generation import Generation
 from tollkeeper._server.generations import Generations
 from tollkeeper._server.incoming import Incoming

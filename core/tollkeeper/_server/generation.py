@@ -10,6 +10,7 @@ from tollkeeper._server.core_pages import Health
 from tollkeeper._server.pipeline import Pipeline
 from tollkeeper._server.upstream import Pool
 from tollkeeper.config import Config, EnabledPlugin
+from tollkeeper.dialect import Dialect
 from tollkeeper.errors import Problem
 from tollkeeper.exchange import Deployment, Operation
 from tollkeeper.gateway import Clock, Registry
@@ -56,6 +57,7 @@ class Generation:
         registry: Registry,
         pipeline: Pipeline,
         instances: Iterable[Instance],
+        serves: Callable[[str, Dialect], bool],
     ) -> None:
         self.config = config
         self.registry = registry
@@ -68,7 +70,10 @@ class Generation:
         """Set once it is superseded: called when its last request is over."""
         self._operations = dict(registry.operations)
         self._open_ended = [o for o in self._operations.values() if o.path.endswith("}")]
+        self._serves = serves
         self._deployments = _deployments(config, registry)
+        self._serving: dict[tuple[str, str], tuple[Deployment, ...]] = {}
+        """The deployments of a model that can serve a dialect, by both names."""
 
     def enter(self) -> None:
         """A request begins in this generation."""
@@ -95,9 +100,14 @@ class Generation:
         known = dict.fromkeys(method for method, _ in self._operations)
         return [method for method in known if self.find_operation(method, path)]
 
-    def deployments_of(self, model: str) -> tuple[Deployment, ...]:
-        """The configured deployments of a model, none for an unknown one."""
-        return self._deployments.get(model, ())
+    def deployments_of(self, model: str, dialect: Dialect) -> tuple[Deployment, ...] | None:
+        """The deployments of a model that can serve a dialect, None for an unknown model."""
+        key = (model, dialect.name)
+        if (serving := self._serving.get(key)) is None and model in self._deployments:
+            every = self._deployments[model]
+            serving = tuple([d for d in every if self._serves(d.provider, dialect)])
+            self._serving[key] = serving
+        return serving
 
     def secret_of(self, provider: str) -> str:
         """Our credential at a provider, empty without one."""

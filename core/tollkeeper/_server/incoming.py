@@ -49,10 +49,12 @@ class Incoming:
         for name, value in raw_headers:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-        origin = _ABSOLUTE.sub(b"", target)
-        path, _, self.query = (origin or b"/").partition(b"?")
+        origin = target if target.startswith(b"/") else _ABSOLUTE.sub(b"", target) or b"/"
+        path, _, self.query = origin.partition(b"?")
         self.raw_path = path
-        self.path = unquote(path.decode("latin-1"))
+        self.path = path.decode("latin-1")
+        if b"%" in path:
+            self.path = unquote(self.path)
         self.keep_alive = True
         self.expects_continue = self.headers.get("expect", "").lower() == "100-continue"
         self.chunks: list[bytes] = []
@@ -70,11 +72,9 @@ class RequestParser:
         self._current: Incoming | None = None
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
         self._unseen = 0
-        """Bytes fed since the parser last handed something out."""
+        """Bytes fed since the parser last handed something whole out."""
         self._refusal: ApiError | None = None
-        self._resuming = False
         self.in_head = False
         """Whether a request has begun whose head is not whole."""
 
@@ -104,44 +104,33 @@ class RequestParser:
         request = self.requests[-1]
         for name in ("transfer-encoding", "content-length"):
             if (value := request.headers.get(name, "0")).strip("0"):
-                self._resuming, request.complete = True, False
+                request.complete, self._current = False, request
+                self._parser = httptools.HttpRequestParser(_Resumed(self))
                 head = f"{request.method} / HTTP/1.1\r\n{name}: {value}\r\n\r\n"
                 self._parser.feed_data(head.encode("latin-1"))
-                self._resuming, self._current = False, request
                 return
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        if self._resuming:
-            return
         self.in_head = True
-        self._target, self._headers, self._head_size, self._unseen = b"", [], 0, 0
+        self._target, self._headers, self._unseen = b"", [], 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the request target."""
-        if self._resuming:
-            return
         self._target += url
-        self._unseen = 0
         if len(self._target) > MAX_TARGET:
             self._refuse(invalid_request("The request target is too long.", status=414))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header, or one behind the body, which is counted and dropped."""
-        if self._resuming:
-            return
         self._headers.append((name.lower(), value))
-        self._head_size += len(name) + len(value)
-        self._unseen = 0
-        if len(self._headers) > MAX_HEADERS or self._head_size > MAX_HEAD:
-            self._refuse(_head_too_large())
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        if self._resuming:
-            return
+        if len(self._headers) > MAX_HEADERS or _size_of(self._headers) > MAX_HEAD:
+            self._refuse(_head_too_large())
         parser = self._parser
         request = Incoming(
             parser.get_method().decode("ascii"),
@@ -153,7 +142,7 @@ class RequestParser:
             self._refuse(refusal)
         request.keep_alive = bool(parser.should_keep_alive())
         self.in_head = False
-        self._headers, self._head_size, self._unseen = [], 0, 0
+        self._headers, self._unseen = [], 0
         self._current = request
         self.requests.append(request)
 
@@ -178,6 +167,37 @@ class RequestParser:
     def _refuse(self, refusal: ApiError) -> None:
         self._refusal = self._refusal or refusal
         raise refusal  # httptools turns it into a parser error; `feed` raises the refusal
+
+
+class _Resumed:
+    """Feeds a parser from behind the head of a request that it knows already."""
+
+    def __init__(self, parser: RequestParser) -> None:
+        self._parser = parser
+        self._head_over = False
+        self.on_body = parser.on_body
+        self.on_message_complete = parser.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._head_over:
+            self._parser.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._head_over:
+            self._parser.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_over:
+            self._parser.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._head_over:
+            self._parser.on_headers_complete()
+        self._head_over = True
+
+
+def _size_of(headers: list[tuple[bytes, bytes]]) -> int:
+    return sum([len(name) + len(value) for name, value in headers])
 
 
 def refusal_of(request: Incoming) -> ApiError | None:

@@ -1,40 +1,56 @@
 """One HTTP/1.1 connection to an upstream: a request out, a reply in, one after the other."""
 
 import contextlib
-from collections import deque
 from math import inf
 
 import httptools
 import trio
 
-from tollkeeper._server.channel import READ_SIZE, SocketChannel, TlsChannel
+from tollkeeper._server.channel import READ_SIZE, SocketChannel
+from tollkeeper._server.tls import TlsChannel
 from tollkeeper.errors import UpstreamError
 
 MAX_HEAD = 65536
 SEND_AHEAD = 65536
 """Request bytes that are written before the reply is looked for; sockets buffer about as much."""
+READ_AHEAD = 262144
+"""Body bytes that may wait to be taken before the upstream is made to wait."""
 
 
 Stream = SocketChannel | TlsChannel | trio.abc.Stream
 
 
 class Link:
-    """A connection. `request`, then `chunk` until `b""`; idle and reusable after that."""
+    """A connection. `request`, then `chunk` until `b""`; idle and reusable after that.
+
+    Over a channel that listens, what arrives is parsed as it comes, and whoever waits is woken
+    once there is something to act on. Over any other stream the one who waits reads.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.deadline = inf
         """When whoever waits here is to be woken with a timeout; kept by the pool's sweep."""
         self.expired = False
+        self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
         self._sent_before = 0
+        self._failure = ""
+        self._ended = False
+        """Whether the other side ended the connection."""
+        self._waiter: trio.lowlevel.Task | None = None
         self._begin()
-        self.idle_since = 0.0
+        self._done = True  # nothing was asked: whatever comes now is surplus
+        self._channel = stream if isinstance(stream, SocketChannel | TlsChannel) else None
+        if self._channel is not None and not self._channel.listen(self._arrive):
+            self._channel = None
 
     def _begin(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._parts: deque[bytes] = deque()
+        self._parts: list[bytes] = []
+        self._waiting_bytes = 0
+        self._paused = False
         self._head_done = False
         self._done = False
         self._keep_alive = False
@@ -60,6 +76,7 @@ class Link:
     def on_body(self, body: bytes) -> None:
         """Bytes of the body."""
         self._parts.append(body)
+        self._waiting_bytes += len(body)
 
     def on_message_begin(self) -> None:
         """A second final reply to one request means that the connection is out of step."""
@@ -71,6 +88,33 @@ class Link:
             self._done = True
             self._keep_alive = bool(self._parser.should_keep_alive())
 
+    # Called by the channel.
+
+    def _arrive(self, data: bytes) -> None:
+        """Take what has come, `b""` for the end, and wake whoever can go on."""
+        if not data:
+            self._ended = True
+        elif self._done:
+            self._surplus = True
+        else:
+            self._parse(data)
+        if self._waiter is not None and (self._head_done or self._failure or self._ended):
+            waiter, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(waiter)
+        if self._waiting_bytes > READ_AHEAD and self._channel is not None:
+            self._paused = True
+            self._channel.listen(None)
+
+    def _parse(self, data: bytes) -> None:
+        if not self._head_done:
+            self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._failure = f"the reply is not HTTP: {error}"
+        if self._head_size > MAX_HEAD and not self._head_done:
+            self._failure = "the head of the reply is too large"
+
     # Called by the owner.
 
     @property
@@ -79,6 +123,8 @@ class Link:
         return (
             self._done
             and self._written
+            and not (self._ended or self._failure)
+            and (self._channel is None or not self._channel.blocked)
             and self._keep_alive
             and not self._surplus
             and not self._parts
@@ -86,17 +132,23 @@ class Link:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of a body is here that was not larger than one read or a few."""
+        return self._done and self._waiting_bytes <= READ_AHEAD
+
+    @property
     def _transfer_encoding(self) -> str:
         return self.headers.get("transfer-encoding", "").lower()
 
     def is_alive(self) -> bool:
         """Whether the idle connection is still quiet."""
-        return bool(getattr(self._stream, "is_quiet", False))
+        quiet = self._channel is not None and self._channel.is_quiet
+        return quiet and not (self._ended or self._surplus or self._failure)
 
     @property
     def is_untouched(self) -> bool:
         """Whether not a byte of the last request went out: another connection may take it."""
-        return getattr(self._stream, "sent", -1) == self._sent_before
+        return self._channel is not None and self._channel.sent == self._sent_before
 
     def expire(self) -> None:
         """Wake whoever waits for this connection: its deadline has passed."""
@@ -106,12 +158,24 @@ class Link:
     async def request(self, data: bytes) -> None:
         """Write a request and read up to the end of the reply's head."""
         self._begin()
-        self._sent_before = getattr(self._stream, "sent", 0)
-        if len(data) <= SEND_AHEAD:
+        if self._channel is not None:
+            self._sent_before = self._channel.sent
+            self._post(self._channel, data)
+            await self._read_head()
+        elif len(data) <= SEND_AHEAD:
             await self._write(data)
             await self._read_head()
-            return
-        # A server may refuse before it has read everything: read while still writing.
+        else:
+            await self._write_and_read(data)
+
+    def _post(self, channel: SocketChannel | TlsChannel, data: bytes) -> None:
+        """Write; a connection that breaks here may still hold a reply, so reading tells."""
+        with contextlib.suppress(trio.BrokenResourceError):
+            channel.post(data)
+            self._written = True
+
+    async def _write_and_read(self, data: bytes) -> None:
+        """A server may refuse before it has read everything: read while still writing."""
         failure: UpstreamError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, data)
@@ -124,45 +188,60 @@ class Link:
             raise failure
 
     async def _write(self, data: bytes) -> None:
-        """Write; a connection that breaks here may still hold a reply, so reading tells."""
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(data)
             self._written = True
 
     async def _read_head(self) -> None:
         while not self._head_done:
-            if not await self._fill():
+            if self._ended and not self.expired and not self._failure:
                 raise UpstreamError("broken", "the upstream closed the connection without a reply")
+            await self._wait()
 
-    async def _fill(self) -> bool:
-        """Read and parse once; False at the end of the connection."""
-        try:
-            data = bytes(await self._stream.receive_some(READ_SIZE))
-            if not self._head_done:
-                self._head_size += len(data)
-            if data:
-                self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            raise UpstreamError("broken", f"the reply is not HTTP: {error}") from error
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            if self.expired:
-                raise UpstreamError("timeout", "the upstream did not answer in time") from None
-            raise UpstreamError("broken", f"the connection broke: {error}") from error
+    async def _wait(self) -> None:
+        """Until there is more to act on. Raises `UpstreamError` for what ends the reply."""
+        if not (self._ended or self._failure):
+            if self._channel is not None:
+                self._waiter = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            else:
+                self._arrive(await self._receive())
         if self.expired:
             raise UpstreamError("timeout", "the upstream did not answer in time")
-        if self._head_size > MAX_HEAD and not self._head_done:
-            raise UpstreamError("broken", "the head of the reply is too large")
-        return bool(data)
+        if self._failure:
+            raise UpstreamError("broken", self._failure)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(READ_SIZE))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._failure = f"the connection broke: {error}"
+            return b""
+
+    def chunk_now(self) -> bytes:
+        """All body bytes that have arrived; `b""` where one has to wait, or at the end."""
+        parts = self._parts
+        if not parts:
+            return b""
+        self._parts, self._waiting_bytes = [], 0
+        if self._paused and self._channel is not None:
+            self._paused = False
+            self._channel.listen(self._arrive)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunk(self) -> bytes:
         """All body bytes that have arrived, at least one; `b""` at the clean end."""
         while not self._parts and not self._done:
-            if not await self._fill():
+            if self._ended and not self.expired and not self._failure:
                 if "content-length" in self.headers or "chunked" in self._transfer_encoding:
                     raise UpstreamError("broken", "the upstream closed in the middle of its reply")
                 return b""  # a body that only the end of the connection delimits
-        parts, self._parts = self._parts, deque()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            await self._wait()
+        return self.chunk_now()
 
     async def aclose(self) -> None:
         """Close at once; what goes wrong no longer matters."""

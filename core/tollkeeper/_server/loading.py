@@ -38,7 +38,7 @@ def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = (
         raise ConfigError(problems)
     sender = Sender(providers, registry.clock)
     pipeline = sender.pipeline = _pipeline(config, steps, sender)
-    generation = Generation(config, registry, pipeline, instances)
+    generation = Generation(config, registry, pipeline, instances, sender.serves)
     generation.warnings = _warnings(config, steps)
     return generation
 
@@ -149,6 +149,14 @@ def _make_providers(
             if settings.kind not in config.broken:
                 problems.append(config.source.problem(path, _unspoken(settings.kind, registry)))
             continue
+        presets = registry.presets[settings.kind]
+        if (base_url := presets.get(settings.preset)) is None:
+            hint = nearest(settings.preset, presets)
+            message = f'kind "{settings.kind}" has no preset "{settings.preset}"{hint}'
+            problems.append(config.source.problem(("providers", name, "preset"), message))
+            continue
+        if not settings.base_url:
+            settings = settings.model_copy(update={"base_url": base_url})
         try:
             upstream = PooledUpstream(pool, settings)
             context = ProviderContext(name, settings, upstream, _client_maker(upstream))

@@ -104,6 +104,9 @@ class Pipeline:
         """Crashes of plugins by (plugin, hook)."""
         self.has_authentication = bool(steps["authenticate"])
         self.has_taps = bool(steps["tap"])
+        self.has_transforms = bool(steps["transform_request"])
+        self.has_responders = bool(steps["respond"])
+        self.has_attempts = bool(steps["attempt"])
         self.send = send
         for step in reversed(steps["wrap_send"]):  # innermost first
             self.send = step.call(self.send)

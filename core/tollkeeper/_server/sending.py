@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tollkeeper._server.chat import CHAT
 from tollkeeper._server.mapping import read_error
-from tollkeeper._server.sse import DONE, Splitter, data_of, split_events
-from tollkeeper.errors import ApiError, UpstreamError
+from tollkeeper.dialect import Dialect
+from tollkeeper.errors import ApiError, UpstreamError, invalid_request
 from tollkeeper.exchange import Attempt, Exchange, Reply
 from tollkeeper.gateway import Clock, Provider
-from tollkeeper.jsonspan import find_value
+from tollkeeper.sse import DONE, Splitter, data_of, split_events
+from tollkeeper.translation import Translation, translate_reply
 
 if TYPE_CHECKING:
     from tollkeeper._server.pipeline import Pipeline
 
 
 class _Envelope(msgspec.Struct):
-    error: msgspec.Raw = msgspec.Raw(b"null")
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -36,6 +37,8 @@ _STATUS_OF = {
     "context_length_exceeded": 400,
     "content_filter": 400,
 }
+CHAT_ONLY = frozenset({"chat"})
+CHAT_DIALECT = CHAT.dialect or Dialect()
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
@@ -47,34 +50,80 @@ class Sender:
     def __init__(self, providers: Mapping[str, Provider], clock: Clock) -> None:
         self._providers = providers
         self._clock = clock
+        self._native: dict[tuple[str, str], bool] = {}
+
+    def speaks(self, provider: str, dialect: Dialect) -> bool:
+        """Whether a provider takes this dialect as it is. One that does not say takes chat."""
+        key = (provider, dialect.name)
+        if (native := self._native.get(key)) is None:
+            speaks = getattr(self._providers.get(provider), "speaks", CHAT_ONLY.__contains__)
+            native = self._native[key] = bool(speaks(dialect.name))
+        return native
+
+    def serves(self, provider: str, dialect: Dialect) -> bool:
+        """Whether a provider takes this dialect as it is or turned into chat."""
+        if self.speaks(provider, dialect):
+            return True
+        translates = type(dialect).to_chat is not Dialect.to_chat
+        return translates and self.speaks(provider, CHAT_DIALECT)
 
     async def send(self, exchange: Exchange) -> Reply:
         """Try `exchange.deployment`. Raises `UpstreamError` unless the reply is usable."""
-        deployment = exchange.deployment
-        if deployment is None:
+        deployment, dialect = exchange.deployment, exchange.operation.dialect
+        if deployment is None or dialect is None:
             raise RuntimeError("send was called before a deployment was chosen")
         number = len(exchange.attempts) + 1
         attempt = Attempt(deployment, number, self._clock.monotonic())
+        attempt.operation, attempt.body = exchange.operation, exchange.body
         exchange.attempts.append(attempt)
         try:
-            await self.pipeline.attempt(exchange, attempt)
+            translation = None
+            if not self.speaks(deployment.provider, dialect):
+                translation = _turn_into_chat(exchange, attempt, dialect)
+            if self.pipeline.has_attempts:
+                await self.pipeline.attempt(exchange, attempt)
             reply = await self._providers[deployment.provider].send(exchange, attempt)
+            if translation is not None:
+                reply = translate_reply(reply, translation)
             exchange.replies.append(reply)
             attempt.status = reply.status
-            return await _judged(reply, attempt)
+            return await _judged(reply, attempt, dialect)
         except (UpstreamError, ApiError) as error:
             attempt.error = error
+            _clarify(error, dialect)
             raise
 
 
-async def _judged(reply: Reply, attempt: Attempt) -> Reply:
+def _clarify(error: UpstreamError | ApiError, dialect: Dialect) -> None:
+    """Give an error inside a 200 its status, and a parameter the client's own name for it."""
+    if isinstance(error, UpstreamError):
+        if error.fault == "status" and error.status < 400:
+            error.status = _status_within(error.body)
+    elif error.param is not None and (own := dialect.chat_names.get(error.param)) is not None:
+        error.message = error.message.replace(f"'{error.param}'", f"'{own}'")
+        error.param = own
+
+
+def _turn_into_chat(exchange: Exchange, attempt: Attempt, dialect: Dialect) -> Translation:
+    turned = dialect.to_chat(exchange)
+    if turned is None:
+        message = f"The model '{exchange.model}' does not offer {exchange.operation.path}."
+        raise invalid_request(message, param="model")
+    attempt.operation = CHAT
+    attempt.body, translation = turned
+    return translation
+
+
+async def _judged(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply:
     if reply.status >= 400:
         raise _bad_status(reply, await _error_body(reply))
     if reply.status != 200:
         raise UpstreamError("broken", f"the upstream answered with status {reply.status}")
     if is_stream(reply):
-        return await _begun_stream(reply)
-    return await _whole_body(reply, attempt)
+        return await _begun_stream(reply, dialect)
+    if dialect.json_only or is_json(reply):
+        return await _whole_body(reply, attempt, dialect)
+    return reply
 
 
 async def _error_body(reply: Reply) -> bytes:
@@ -90,23 +139,29 @@ def is_stream(reply: Reply) -> bool:
     return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
+def is_json(reply: Reply) -> bool:
+    """Whether a reply is JSON, by what it says of itself."""
+    kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
 def _bad_status(reply: Reply, body: bytes, status: int = 0) -> UpstreamError:
     status = status or reply.status
     message = f"the upstream answered with status {status}"
     return UpstreamError("status", message, status=status, headers=reply.headers, body=body)
 
 
-async def _whole_body(reply: Reply, attempt: Attempt) -> Reply:
+async def _whole_body(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply:
     body = await reply.read()
     try:
         envelope = _decode_envelope(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamError("broken", f"the reply is not a JSON object: {error}") from None
-    if bytes(envelope.error) != b"null":
+    if dialect.error_in(body) is not None:
         raise _bad_status(reply, body, _status_within(body))
     if (usage := bytes(envelope.usage)) != b"null":
         attempt.usage_data = usage
-    return BegunReply(reply, body)
+    return BegunReply(reply, body, whole=True)
 
 
 def _status_within(body: bytes) -> int:
@@ -121,38 +176,31 @@ def _status_within(body: bytes) -> int:
     return 200
 
 
-async def _begun_stream(reply: Reply) -> Reply:
+async def _begun_stream(reply: Reply, dialect: Dialect) -> Reply:
     """The reply once its first event with data is here and is no error."""
-    splitter, head = Splitter(), b""
+    splitter, head = Splitter(dialect.max_event), b""
     while chunk := await reply.chunk():
         head += chunk
         for event in split_events(splitter.feed(chunk)):
             data = data_of(event)
             if data is None:
                 continue
-            if (error := error_in(data)) is not None:
+            if (error := dialect.error_in(data)) is not None:
                 raise _bad_status(reply, error, _status_within(error))
             if data != DONE:
                 return BegunReply(reply, head)
     raise UpstreamError("broken", "the stream ended before its first event")
 
 
-def error_in(data: bytes) -> bytes | None:
-    """The event data itself where it carries a top-level error."""
-    if b'"error"' not in data:
-        return None
-    span = find_value(data, b"error")
-    return None if span is None or data[span[0] : span[1]] == b"null" else data
-
-
 class BegunReply:
     """A reply of which some body was read ahead."""
 
-    def __init__(self, reply: Reply, ahead: bytes) -> None:
+    def __init__(self, reply: Reply, ahead: bytes, *, whole: bool = False) -> None:
         self.status = reply.status
         self.headers = reply.headers
         self._reply = reply
         self._ahead = ahead
+        self._whole = whole
 
     @property
     def closed(self) -> bool:
@@ -162,12 +210,12 @@ class BegunReply:
     async def chunk(self) -> bytes:
         """What was read ahead, then the rest."""
         ahead, self._ahead = self._ahead, b""
-        return ahead or await self._reply.chunk()
+        return ahead if ahead or self._whole else await self._reply.chunk()
 
     async def read(self) -> bytes:
         """The whole body."""
         ahead, self._ahead = self._ahead, b""
-        return ahead + await self._reply.read()
+        return ahead if self._whole else ahead + await self._reply.read()
 
     async def aclose(self) -> None:
         """Give the connection up."""

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from tollkeeper._server.channel import SocketChannel, TlsChannel
+from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.link import Link
+from tollkeeper._server.tls import TlsChannel
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt
 from tollkeeper.gateway import UpstreamRequest
@@ -21,9 +22,12 @@ IDLE_SECONDS = 4.0
 SWEEP_SECONDS = 0.1
 """How late a deadline may be noticed."""
 MAX_BODY = 32 * 1024**2
+MANY_STARTS = 1000
+"""Request lines with their fixed headers that are kept encoded, per provider."""
 
 Origin = tuple[str, str, int]
 """Scheme, host, port."""
+FixedHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 class Pool:
@@ -33,6 +37,15 @@ class Pool:
         self._idle: dict[Origin, deque[Link]] = {}
         self._busy: set[Link] = set()
         self._tls: ssl.SSLContext | None = None
+        self._swept = 0.0
+
+    @property
+    def now(self) -> float:
+        """The time of the last sweep: asking the clock for each read would cost too much.
+
+        It is behind by `SWEEP_SECONDS` at most, so deadlines reckoned from it add as much.
+        """
+        return self._swept or trio.current_time()
 
     @property
     def busy(self) -> int:
@@ -49,7 +62,7 @@ class Pool:
         idle = self._idle.setdefault(origin, deque())
         while idle and not fresh:
             link = idle.pop()
-            if trio.current_time() - link.idle_since < IDLE_SECONDS and link.is_alive():
+            if self.now - link.idle_since < IDLE_SECONDS and link.is_alive():
                 self._busy.add(link)
                 return link
             await link.aclose()
@@ -60,7 +73,7 @@ class Pool:
     def give_back(self, origin: Origin, link: Link) -> None:
         """Keep a connection whose reply was read to its end."""
         self._busy.discard(link)
-        link.idle_since, link.deadline = trio.current_time(), inf
+        link.idle_since, link.deadline = self.now, inf
         self._idle.setdefault(origin, deque()).append(link)
 
     async def drop(self, link: Link) -> None:
@@ -71,13 +84,13 @@ class Pool:
     async def run(self) -> None:
         """Keep every deadline: a look at all connections, instead of a timer for each read."""
         while True:
-            await trio.sleep(SWEEP_SECONDS)
-            now = trio.current_time()
+            now = self._swept = trio.current_time()
             for link in [link for link in self._busy if link.deadline <= now]:
                 link.expire()
             for idle in tuple(self._idle.values()):
                 while idle and now - idle[0].idle_since >= IDLE_SECONDS:
                     await idle.popleft().aclose()
+            await trio.sleep(SWEEP_SECONDS)
 
     async def _connect(self, origin: Origin, timeout: float) -> Link:
         scheme, host, port = origin
@@ -126,11 +139,12 @@ class PooledUpstream:
         self.settings = settings
         self._host = url.netloc.rpartition("@")[2]
         self._pool = pool
+        self._starts: dict[tuple[str, str, FixedHeaders], bytes] = {}
 
     async def send(self, request: UpstreamRequest, attempt: Attempt | None) -> "UpstreamReply":
         """Send and wait for the head of the reply. Without an attempt for adapters' own calls."""
         data = self._encode(request)
-        end = trio.current_time() + self.settings.timeout
+        end = self.deadline(self.settings.timeout)
         link = await self._pool.take(self.origin, self.settings.connect_timeout)
         try:
             return await self._send_over(link, data, end, attempt)
@@ -146,7 +160,7 @@ class PooledUpstream:
     ) -> "UpstreamReply":
         if attempt is not None:
             attempt.sent = True
-        link.deadline = min(end, trio.current_time() + self.settings.first_byte_timeout)
+        link.deadline = min(end, self.deadline(self.settings.first_byte_timeout))
         try:
             await link.request(data)
         except BaseException:
@@ -154,18 +168,35 @@ class PooledUpstream:
             raise
         return UpstreamReply(self, link, end)
 
+    def deadline(self, seconds: float) -> float:
+        """When something that may take `seconds` from now on is overdue, or a little later."""
+        return self._pool.now + SWEEP_SECONDS + seconds
+
     def _encode(self, request: UpstreamRequest) -> bytes:
+        key = (request.method, request.path, request.fixed_headers)
+        start = self._starts.get(key)
+        if start is None:
+            if len(self._starts) >= MANY_STARTS:
+                self._starts.clear()
+            start = self._starts[key] = self._encode_start(request)
+        lines = [b"%b: %b\r\n" % header for header in request.headers]
+        own = b"".join(lines)
+        if own.count(b"\n") != len(lines) or own.count(b"\r") != len(lines):
+            raise UpstreamError("broken", "a header for the upstream contains a line break")
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (start, own, len(request.body), request.body)
+
+    def _encode_start(self, request: UpstreamRequest) -> bytes:
+        """Request line and the headers that are the same each time."""
         lines = [
             f"{request.method} {self.prefix}{request.path} HTTP/1.1".encode("ascii"),
             b"host: " + self._host.encode("idna" if not self._host.isascii() else "ascii"),
-            *(name + b": " + value for name, value in request.headers),
+            *(name + b": " + value for name, value in request.fixed_headers),
             b"accept-encoding: identity",  # bytes are passed on, so they must come as they are
-            b"content-length: %d" % len(request.body),
         ]
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+        start = b"\r\n".join([*lines, b""])
+        if start.count(b"\n") != len(lines) or start.count(b"\r") != len(lines):
             raise UpstreamError("broken", "a header for the upstream contains a line break")
-        return head + b"\r\n\r\n" + request.body
+        return start
 
     async def release(self, link: Link) -> None:
         """Keep a connection whose reply was read to its end, close any other."""
@@ -190,8 +221,10 @@ class UpstreamReply:
         """The bytes that have arrived since, `b""` at the clean end."""
         if self.closed:
             return b""
-        idle = trio.current_time() + self._upstream.settings.idle_timeout
-        self._link.deadline = min(self._end, idle)
+        if data := self._link.chunk_now():
+            return data
+        upstream = self._upstream
+        self._link.deadline = min(self._end, upstream.deadline(upstream.settings.idle_timeout))
         data = await self._link.chunk()
         if not data:
             await self.aclose()
@@ -200,6 +233,10 @@ class UpstreamReply:
     async def read(self) -> bytes:
         """The whole body, up to `MAX_BODY`."""
         parts, size = [], 0
+        if not self.closed and self._link.is_whole:
+            whole = self._link.chunk_now()
+            await self.aclose()
+            return whole
         while part := await self.chunk():
             size += len(part)
             if size > MAX_BODY:

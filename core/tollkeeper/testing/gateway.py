@@ -15,13 +15,13 @@ from tollkeeper._server.front import Front
 from tollkeeper._server.generation import Shared
 from tollkeeper._server.generations import Generations
 from tollkeeper._server.link import Link
-from tollkeeper._server.sse import data_of, split_events
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import parse_config
 from tollkeeper.exchange import Exchange
 from tollkeeper.gateway import Clock, KeyIssuer
 from tollkeeper.hookspecs import hookimpl
 from tollkeeper.settings import PluginSettings
+from tollkeeper.sse import data_of, split_events
 from tollkeeper.storage import make_database
 from tollkeeper.testing.upstream import MODEL, ScriptedUpstream
 
@@ -196,6 +196,7 @@ async def open_gateway(
             await generations.switch(configure(toml))
             yield TestGateway(generations, nursery, settled, configure)
     finally:
+        await shared.pool.aclose()
         database.close()
 
 

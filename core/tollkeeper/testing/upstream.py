@@ -103,6 +103,8 @@ class ScriptedUpstream:
     """
 
     def __init__(self) -> None:
+        self.dialects = {"chat"}
+        """Names of the dialects it speaks; others are turned into chat where that is possible."""
         self.bodies: list[bytes] = []
         """The request bodies that reached it."""
         self.attempts: list[Attempt] = []
@@ -128,6 +130,14 @@ class ScriptedUpstream:
         """Answer the next request with a stream: bytes are sent, numbers waited, errors raised."""
         self._add(200, "text/event-stream", headers, parts)
 
+    def raw(self, kind: str, *parts: bytes | Exception | float) -> None:
+        """Answer the next request with bytes of another content type."""
+        self._add(200, kind, None, parts)
+
+    def speaks(self, dialect: str) -> bool:
+        """Whether requests of this dialect reach it as they are."""
+        return dialect in self.dialects
+
     def fail(self, error: Exception | None = None) -> None:
         """Let the next request come to nothing."""
         self._script.append(error or UpstreamError("connect", "nobody is there"))
@@ -144,7 +154,7 @@ class ScriptedUpstream:
 
     async def send(self, exchange: Exchange, attempt: Attempt) -> Reply:
         """Answer one request."""
-        self.bodies.append(exchange.body)
+        self.bodies.append(attempt.body)
         self.attempts.append(attempt)
         attempt.sent = True
         await trio.lowlevel.checkpoint()

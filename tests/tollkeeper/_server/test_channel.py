@@ -1,21 +1,11 @@
-"""Bytes over sockets, plain and with TLS."""
-
-import socket
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+"""Bytes over sockets: posted, drained, listened to."""
 
 import pytest
 import trio
-import trustme
-from harness import http_reply
+import trio.testing
 
-from tollkeeper import ProviderSettings, UpstreamError, UpstreamRequest
 from tollkeeper._server.channel import SocketChannel
-from tollkeeper._server.upstream import Pool, PooledUpstream
-
-GET = UpstreamRequest("GET", "/", [])
+from tollkeeper._server.poller import Poller
 
 
 async def pair() -> tuple[SocketChannel, trio.SocketStream]:
@@ -82,78 +72,154 @@ async def send_for_ever(channel: SocketChannel) -> None:
         await channel.send_all(b"x" * 1000)
 
 
-@asynccontextmanager
-async def secure_upstream(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str = "localhost"
-) -> AsyncIterator[str]:
-    """An https upstream whose certificate is for `name`; its base URL."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(name).configure_cert(context)
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if many sockets were busy in every pass."""
+    always = property(lambda _: True, lambda _, __: None)
+    monkeypatch.setattr(Poller, "crowded", always, raising=False)
 
-    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
-        try:
-            while await stream.receive_some(65536):
-                await stream.send_all(http_reply(b"x" * 100_000))
-        except trio.BrokenResourceError:
-            return
-        finally:
-            await trio.aclose_forcefully(stream)
 
+async def test_what_is_posted_in_a_crowd_goes_out_in_one_piece_at_the_end_of_the_pass(
+    crowded: None,
+) -> None:
+    channel, other = await pair()
+    channel.post(b"one ")
+    channel.post(b"two")
+    assert channel.sent == 0
+    assert await other.receive_some() == b"one two"
+    await channel.aclose()
+    await other.aclose()
+
+
+async def test_what_was_posted_stands_before_the_end_of_our_direction(crowded: None) -> None:
+    channel, other = await pair()
+    channel.post(b"last words")
+    await channel.send_eof()
+    assert await other.receive_some() == b"last words"
+    assert await other.receive_some() == b""
+    await channel.aclose()
+    await other.aclose()
+
+
+async def test_a_post_that_the_kernel_does_not_take_whole_goes_on_by_itself() -> None:
+    channel, other = await pair()
+    data = bytes(range(256)) * 20_000
+    channel.post(data)
+    assert channel.blocked
+    received = bytearray()
+    while len(received) < len(data):
+        received += await other.receive_some(100_000)
+    assert bytes(received) == data
+    await channel.drain()
+    assert not channel.blocked
+    await channel.aclose()
+    await other.aclose()
+
+
+async def test_posting_to_a_connection_that_broke_says_so() -> None:
+    channel, other = await pair()
+    await other.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await post_for_ever(channel)
+    await channel.aclose()
+
+
+async def post_for_ever(channel: SocketChannel) -> None:
+    while True:
+        channel.post(b"x")
+        await trio.sleep(0.01)
+
+
+async def test_a_listener_hears_everything_and_the_end_and_a_pause_holds_it_back() -> None:
+    channel, other = await pair()
+    heard: list[bytes] = []
+    if not channel.listen(heard.append):
+        pytest.skip("this system has no epoll")
+    await other.send_all(b"a" * 200_000)
+    with trio.fail_after(2):
+        while sum(map(len, heard)) < 200_000:
+            await trio.sleep(0.001)
+    channel.listen(None)
+    await other.send_all(b"later")
+    await trio.sleep(0.02)
+    assert b"".join(heard) == b"a" * 200_000
+    channel.listen(heard.append)
+    await other.aclose()
+    with trio.fail_after(2):
+        while heard[-1]:
+            await trio.sleep(0.001)
+    assert b"".join(heard).endswith(b"later")
+    await channel.aclose()
+
+
+async def test_without_epoll_everything_works_by_trios_own_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tollkeeper._server.channel.current_poller", lambda: None)
+    channel, other = await pair()
+    assert not channel.listen(lambda _: None)
+    data = bytes(range(256)) * 20_000
+    received = bytearray()
     async with trio.open_nursery() as nursery:
-        listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
-        (listener,) = (one.transport_listener for one in listeners)
-        assert isinstance(listener, trio.SocketListener)
-        port = listener.socket.getsockname()[1]
-        yield f"https://localhost:{port}/v1"
-        nursery.cancel_scope.cancel()
+        nursery.start_soon(channel.send_all, data)
+        while len(received) < len(data):
+            received += await other.receive_some(100_000)
+        await other.send_all(b"answer")
+        assert await channel.receive_some() == b"answer"
+    assert bytes(received) == data
+    await channel.aclose()
+    await other.aclose()
 
 
-def settings(base_url: str) -> ProviderSettings:
-    return ProviderSettings(kind="x", base_url=base_url)
+async def test_closing_wakes_whoever_reads() -> None:
+    channel, other = await pair()
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await channel.receive_some()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.close()
+    await other.aclose()
 
 
-async def test_tls_carries_requests_and_its_connections_are_used_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_a_listener_that_crashes_loses_its_connection_and_no_other(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with secure_upstream(monkeypatch, tmp_path) as base_url:
-        pool = Pool()
-        upstream = PooledUpstream(pool, settings(base_url))
-        links = set()
-        for _ in range(3):
-            reply = await upstream.send(GET, None)
-            links.add(id(reply._link))
-            assert await reply.read() == b"x" * 100_000
-        assert len(links) == 1
-        await pool.aclose()
+    channel, other = await pair()
+    heard: list[bytes] = []
+
+    def crash(data: bytes) -> None:
+        heard.append(data)
+        if data:
+            raise RuntimeError("a bug")
+
+    if not channel.listen(crash):
+        pytest.skip("this system has no epoll")
+    await other.send_all(b"x")
+    assert await other.receive_some() == b""
+    assert heard[:2] == [b"x", b""]
+    await channel.aclose()
+    await other.aclose()
 
 
-@pytest.mark.parametrize("fault", ["wrong name", "unknown authority", "plain text"])
-async def test_tls_that_proves_nothing_is_never_used(
-    fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("size", [1, 70_000])
+async def test_an_end_that_comes_with_the_last_bytes_is_noticed_without_another_sign(
+    size: int,
 ) -> None:
-    name = "elsewhere.example" if fault == "wrong name" else "localhost"
-    async with secure_upstream(monkeypatch, tmp_path, name) as base_url:
-        if fault == "unknown authority":
-            monkeypatch.delenv("SSL_CERT_FILE")
-        with socket.create_server(("127.0.0.1", 0)) as plain:
-            if fault == "plain text":
-                base_url = f"https://localhost:{plain.getsockname()[1]}"
-                plain.settimeout(5)
-            async with trio.open_nursery() as nursery:
-                if fault == "plain text":
-                    nursery.start_soon(trio.to_thread.run_sync, answer_plainly, plain)
-                pool = Pool()
-                with pytest.raises(UpstreamError) as raised:
-                    await PooledUpstream(pool, settings(base_url)).send(GET, None)
-    assert raised.value.fault == "connect"
-
-
-def answer_plainly(listener: socket.socket) -> None:
-    client, _ = listener.accept()
-    with client:
-        client.recv(65536)
-        client.sendall(http_reply(b"plain"))
+    for listens in (True, False):
+        channel, other = await pair()
+        heard: list[bytes] = []
+        if listens and not channel.listen(heard.append):
+            pytest.skip("this system has no epoll")
+        await other.send_all(b"x" * size)
+        await other.aclose()
+        with trio.fail_after(2):
+            while not listens and (not heard or heard[-1]):
+                heard.append(await channel.receive_some())
+            while listens and (not heard or heard[-1]):
+                await trio.sleep(0.001)
+        assert b"".join(heard) == b"x" * size
+        await channel.aclose()

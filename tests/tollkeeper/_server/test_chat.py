@@ -7,17 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper._server.chat import CHAT, MAX_TOKENS, ChatDialect
-from tollkeeper._server.sse import data_of, split_events
+from tollkeeper._server.chat import CHAT, ChatDialect
+from tollkeeper.dialect import MAX_TOKENS, Asked
 from tollkeeper.errors import Failed, Refused
-from tollkeeper.exchange import Usage
+from tollkeeper.exchange import Exchange, Usage
+from tollkeeper.sse import data_of, split_events
 
 DIALECT = ChatDialect()
 
 
+def peek(body: bytes) -> Asked:
+    return DIALECT.peek(Exchange(CHAT, "", {}, "test", 0.0, body=body))
+
+
 def refusal_of(body: bytes) -> Refused:
     with pytest.raises(Refused) as caught:
-        DIALECT.peek(body)
+        peek(body)
     return caught.value
 
 
@@ -30,7 +35,7 @@ def test_what_the_gateway_needs_is_read_and_all_else_is_left_alone() -> None:
         "stream_options": {"include_usage": True, "new": [1]},
         "new_field": {"deep": ["model"]},
     }
-    assert DIALECT.peek(json.dumps(body, indent=1).encode()) == ("m", True, True)
+    assert peek(json.dumps(body, indent=1).encode()) == ("m", True, True)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +55,7 @@ def test_a_stream_and_its_usage_come_when_asked_for(
     fields: dict[str, object], stream: bool, usage: bool
 ) -> None:
     body = json.dumps({"model": "m", "messages": [], **fields}).encode()
-    assert DIALECT.peek(body) == ("m", stream, usage)
+    assert peek(body) == ("m", stream, usage)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +125,19 @@ def test_a_key_that_the_gateway_acts_on_may_not_stand_twice(members: bytes) -> N
 def test_a_key_of_any_characters_is_taken_or_refused(key: bytes) -> None:
     body = b'{"model": "m", "messages": [], "%b": 1}' % key
     with contextlib.suppress(Refused):
-        assert DIALECT.peek(body) == ("m", False, False)
+        assert peek(body) == ("m", False, False)
 
 
 def test_a_key_of_the_same_name_inside_a_value_is_no_double() -> None:
     body = b'{"model": "m", "messages": [{"model": 1, "stream": 2}], "x": "\\"model\\": 3"}'
-    assert DIALECT.peek(body) == ("m", False, False)
+    assert peek(body) == ("m", False, False)
 
 
 @settings(deadline=None)
 @given(st.text(min_size=1))
 def test_a_model_may_have_any_name(name: str) -> None:
     body = json.dumps({"model": name, "messages": []}).encode()
-    assert DIALECT.peek(body)[0] == name
+    assert peek(body)[0] == name
 
 
 def test_a_whole_usage_is_believed() -> None:

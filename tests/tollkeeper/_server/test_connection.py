@@ -79,6 +79,7 @@ async def test_an_idle_connection_is_closed_by_the_sweep_and_a_busy_one_is_not(
         finish.set()
         assert (await client.receive_some(65536)).endswith(b"done")
         await trio.testing.wait_all_tasks_blocked()
+        connection.sweep(trio.current_time())  # which finds that it idles
         connection.sweep(trio.current_time() + 9)
         await trio.testing.wait_all_tasks_blocked()
         assert nursery.child_tasks

@@ -2,6 +2,7 @@
 
 from tollkeeper import Operation
 from tollkeeper._server.generation import Generation
+from tollkeeper._server.sending import CHAT_DIALECT
 from tollkeeper.testing import open_gateway
 
 
@@ -43,9 +44,11 @@ async def test_secrets_and_deployments_come_from_its_own_settings() -> None:
         generation = gateway.generations.current
         assert generation.secret_of("p") == "sk-1"
         assert generation.secret_of("scripted") == generation.secret_of("none") == ""
-        names = [(d.name, d.weight, d.alias) for d in generation.deployments_of("a")]
+        names = [
+            (d.name, d.weight, d.alias) for d in generation.deployments_of("a", CHAT_DIALECT) or ()
+        ]
         assert names == [("p/x", 3, "a"), ("scripted/y", 1, "a")]
-        assert generation.deployments_of("none") == ()
+        assert generation.deployments_of("none", CHAT_DIALECT) is None
 
 
 def test_an_operation_is_plain_data() -> None:

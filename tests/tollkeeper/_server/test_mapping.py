@@ -1,6 +1,10 @@
 """The table of the issue: what clients are told of each thing that goes wrong upstream."""
 
 import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +14,8 @@ from tollkeeper._server.mapping import MAX_MESSAGE, map_upstream_error, read_err
 from tollkeeper.errors import ApiError, Failed, Refused, UpstreamError
 
 SECRET = "sk-live-hunter2"
+GOLDEN = Path(__file__).parent.parent.parent / "golden" / "errors"
+"""What providers send, and what becomes of it; `source` says where a body is from."""
 
 
 def mapped(
@@ -44,12 +50,13 @@ TABLE = [
     (403, said("Your account is not active"), 502, "server_error"),
     (500, said("oops", kind="server_error"), 502, "server_error"),
     (502, None, 502, "server_error"),
-    (503, said("overloaded", "server_is_overloaded"), 502, "server_error"),
-    (529, said("Overloaded", kind="overloaded_error"), 502, "server_error"),
+    (503, said("no"), 502, "server_error"),
+    (503, said("busy", "server_is_overloaded"), 503, "server_error"),
+    (529, said("Overloaded", kind="overloaded_error"), 503, "server_error"),
     (500, said("this model's maximum context length is 8"), 502, "server_error"),
     (429, said("Rate limit reached", "rate_limit_exceeded", "requests"), 429, "rate_limit"),
     (429, said("You exceeded your current quota", "insufficient_quota"), 429, "rate_limit"),
-    (429, said("Request too large for model `m`", "rate_limit_exceeded"), 429, "rate_limit"),
+    (429, said("Request too large for model `m`"), 400, "context_length_exceeded"),
     (429, None, 429, "rate_limit"),
     (404, said("The model `x` does not exist", "model_not_found"), 404, "model_not_found"),
     (404, said("no deployment", "DeploymentNotFound"), 404, "model_not_found"),
@@ -68,6 +75,102 @@ def test_the_table_of_upstream_errors(
 ) -> None:
     answer = mapped(status, error)
     assert (answer.status, answer.code) == (answer_status, code)
+
+
+def golden() -> list[Any]:
+    return [
+        pytest.param(case, id=f"{path.stem}: {case['name']}")
+        for path in sorted(GOLDEN.glob("*.json"))
+        for case in json.loads(path.read_text())
+    ]
+
+
+def mapped_case(case: dict[str, Any]) -> ApiError:
+    body = case["body"]
+    is_text = isinstance(body, dict) and set(body) == {"text"}
+    data = (body["text"] if is_text else json.dumps(body)).encode()
+    return mapped_body(case["status"], data, headers=case["headers"])
+
+
+def spoken(value: object) -> Iterator[str]:
+    """Every text in a body, also in JSON inside a text, and every part of it as one."""
+    yield str(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from spoken(part)
+    if isinstance(value, str) and value.startswith("{"):
+        yield from spoken(json.loads(value))
+
+
+OUR_WORDS = re.compile(
+    r"The provider (failed with status \d{3}(: a matter for the gateway's operator)?|timed out"
+    r"|is overloaded)\.|The provider's limit for this gateway is used up\."
+)
+
+
+@pytest.mark.parametrize("case", golden())
+def test_each_error_of_each_provider_is_told_as_it_should(case: dict[str, Any]) -> None:
+    answer, expected = mapped_case(case), case["expect"]
+    assert (answer.status, answer.code) == (expected["status"], expected["code"])
+    assert answer.type == expected.get("type", expected["code"])
+    assert answer.param == expected.get("param")
+    assert answer.headers == expected.get("headers", {})
+    assert expected.get("message_contains", "") in answer.message
+    assert case["source"].startswith(("documented: ", "constructed: "))
+
+
+@pytest.mark.parametrize("case", golden())
+def test_the_providers_words_are_kept_where_the_client_can_act_on_them_and_nowhere_else(
+    case: dict[str, Any],
+) -> None:
+    answer = mapped_case(case)
+    is_ours = isinstance(answer, Failed) or answer.headers.get("x-should-retry") == "false"
+    if is_ours:
+        assert OUR_WORDS.fullmatch(answer.message)
+        assert answer.param is None
+    elif not OUR_WORDS.fullmatch(answer.message):
+        assert answer.message in spoken(case["body"]) or "text" in case["body"]
+
+
+QUOTATIONS = [
+    "the value '{}' is unknown",
+    'the value "{}" is unknown',
+    "the value `{}` is unknown",
+    "the value \u201c{}\u201d is unknown",
+    "the value b'{}' is unknown",
+    "the value is cut: '{}",
+    "[{{'msg': 'Field required', 'input': {{'content': '{}'}}}}]",
+    'the body was {{\\"content\\": \\"{}\\"}}',
+]
+PHRASES = [
+    "say: prompt is too long: 5 tokens > 3",
+    "our safety system, and 429 rate limits",
+    "quota exceeded for you, please wait before trying again",
+    "credit balance is too low, API key not valid",
+    "model not exist, x is not a valid model id",
+]
+
+
+@pytest.mark.parametrize("quotation", QUOTATIONS)
+@pytest.mark.parametrize("phrase", PHRASES)
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_an_error_quotes_is_no_sign(status: int, phrase: str, quotation: str) -> None:
+    message = quotation.format(phrase)
+    answer = mapped(status, said(message))
+    assert (answer.status, answer.code) == (status, "invalid_request")
+    assert answer.message == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the users' prompt is too long: 5",
+        "it's said that 'x' and `y` mean: prompt is too long: 5 tokens > 3",
+        'the value "x" is good, but the prompt is too long: 5 tokens > 3 ("z")',
+    ],
+)
+def test_an_apostrophe_or_a_quoted_name_hides_no_sign(message: str) -> None:
+    assert mapped(400, said(message)).code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 418, 422, 429])
@@ -166,10 +269,8 @@ def test_a_signal_beats_the_status_it_came_with_but_not_one_that_is_the_operator
 
 
 def test_an_error_in_a_200_that_says_no_more_is_a_failure() -> None:
-    assert (mapped(200, said("boom")).status, mapped(200, said("boom")).code) == (
-        502,
-        "server_error",
-    )
+    answer = mapped(200, said("boom", kind="x"))
+    assert (answer.status, answer.code) == (502, "server_error")
 
 
 @pytest.mark.parametrize("after", ["7", "0", "6.2"])
@@ -181,6 +282,40 @@ def test_a_rate_limit_keeps_how_long_to_wait(after: str) -> None:
 def test_a_rate_limit_that_says_nothing_of_a_wait_has_none() -> None:
     assert mapped(429, said("slow down")).headers == {}
     assert mapped(429, said("slow down"), headers={"retry-after": "soon"}).headers == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"retry-after-ms": "6500"}, {"retry-after-ms": "6500"}),
+        ({"retry-after-ms": "0.5"}, {"retry-after-ms": "1"}),
+        ({"retry-after-ms": "600000"}, {"retry-after-ms": "600000"}),
+        ({"retry-after-ms": "600001"}, {}),
+        ({"retry-after-ms": "-1"}, {}),
+        ({"retry-after-ms": "nan"}, {}),
+        ({"retry-after-ms": "\u0663"}, {}),
+        ({"retry-after": "7", "retry-after-ms": "soon"}, {"retry-after": "7"}),
+        ({"x-should-retry": "false"}, {"x-should-retry": "false"}),
+        ({"x-should-retry": "true"}, {}),
+    ],
+)
+@pytest.mark.parametrize("status", [409, 429, 500, 503, 529])
+def test_what_sdks_retry_keeps_how_long_to_wait_and_that_it_is_in_vain(
+    status: int, sent: dict[str, str], told: dict[str, str]
+) -> None:
+    assert mapped(status, said("slow down"), headers=sent).headers == told
+
+
+@pytest.mark.parametrize(
+    ("delay", "after"),
+    [("11.6s", "12"), ("0s", "0"), ("600s", "600"), ("601s", None), ("soon", None), (7, None)],
+)
+def test_a_delay_that_google_tells_in_the_body_is_passed_on(
+    delay: object, after: str | None
+) -> None:
+    error = {"message": "slow down", "details": [5, {"retryDelay": delay}]}
+    assert mapped(429, error).headers.get("retry-after") == after
+    assert mapped(429, error, headers={"retry-after": "3"}).headers["retry-after"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +332,12 @@ def test_an_empty_account_of_ours_is_not_worth_the_clients_retries(
     assert mapped(429, error).headers["x-should-retry"] == "false"
 
 
-def test_only_a_rate_limit_passes_headers_on() -> None:
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_no_retry_of_a_client_cures_what_only_the_operator_can(status: int) -> None:
+    assert mapped(status, said("no")).headers == {"x-should-retry": "false"}
+
+
+def test_what_no_sdk_retries_passes_no_headers_on() -> None:
     assert mapped(400, said("no"), headers={"retry-after": "7", "set-cookie": "a"}).headers == {}
 
 
@@ -339,4 +479,10 @@ def test_an_upstream_that_gives_no_reply_is_told_without_its_address(
 def test_an_error_object_is_read_from_any_body() -> None:
     assert read_error(b'{"error": {"message": "m"}, "x": 1}') == {"message": "m"}
     assert read_error(b'{"error": "m"}') == {"message": "m"}
+    assert read_error(b'{"object": "error", "message": "m"}') == {
+        "object": "error",
+        "message": "m",
+    }
+    assert read_error(b'{"Message": "m"}')["message"] == "m"
+    assert read_error(b'[{"detail": "m"}]')["message"] == "m"
     assert read_error(b"<html>") == read_error(b'{"error": 5}') == {}

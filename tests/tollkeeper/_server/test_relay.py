@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tollkeeper._server.chat import CHAT
 from tollkeeper._server.pipeline import Pipeline, Taps, collect_steps
-from tollkeeper._server.relay import StreamRelay, alias_of, rename_model
-from tollkeeper._server.sse import DONE_EVENT, data_of, split_events
+from tollkeeper._server.relay import StreamRelay, alias_of
 from tollkeeper.errors import Refused, UpstreamError
-from tollkeeper.exchange import Attempt, Deployment, Event, Exchange, Reply, Tap
+from tollkeeper.exchange import Deployment, Event, Exchange, Reply, Tap
 from tollkeeper.hookspecs import empty_collection, hookimpl
+from tollkeeper.sse import DONE_EVENT, data_of, split_events
 from tollkeeper.testing import DONE, chunk, usage_chunk
 
 FINISH = chunk(None, finish="stop")
@@ -53,9 +53,10 @@ class Tapping:
 
 
 def new_relay(*taps: Tap, alias: str | None = None, wants_usage: bool = False) -> StreamRelay:
-    attempt = Attempt(Deployment("m", "one", "toy", "m"), 1, 0.0)
     quoted = None if alias is None else json.dumps(alias).encode()
-    return StreamRelay(attempt, quoted, wants_usage, taps_of(*taps))
+    assert CHAT.dialect is not None
+    reader = CHAT.dialect.reader(quoted, wants_usage=wants_usage)
+    return StreamRelay(CHAT.dialect, reader, taps_of(*taps))
 
 
 def run(relay: StreamRelay, *chunks: bytes) -> bytes:
@@ -67,7 +68,8 @@ def run(relay: StreamRelay, *chunks: bytes) -> bytes:
             raise relay.failure
         if relay.ended:
             break
-    relay.close()
+    if not relay.ended:
+        out += relay.close()
     assert relay.ended
     return out + relay.tail
 
@@ -129,14 +131,14 @@ def test_usage_that_was_asked_for_stays_and_is_noted() -> None:
     stream = chunk("a") + FINISH + usage_chunk(7, 8) + DONE
     relay = new_relay(wants_usage=True)
     assert run(relay, stream) == stream
-    assert json.loads(relay.attempt.usage_data) == {"prompt_tokens": 7, "completion_tokens": 8}
+    assert json.loads(relay.reader.usage) == {"prompt_tokens": 7, "completion_tokens": 8}
 
 
 def test_usage_that_was_not_asked_for_is_taken_out_with_its_event_and_noted() -> None:
     relay = new_relay()
     out = run(relay, chunk("a") + FINISH + usage_chunk(7, 8) + DONE)
     assert out == chunk("a") + FINISH + DONE
-    assert json.loads(relay.attempt.usage_data) == {"prompt_tokens": 7, "completion_tokens": 8}
+    assert json.loads(relay.reader.usage) == {"prompt_tokens": 7, "completion_tokens": 8}
 
 
 def test_usage_beside_choices_that_was_not_asked_for_becomes_null_and_no_other_byte_changes() -> (
@@ -145,14 +147,14 @@ def test_usage_beside_choices_that_was_not_asked_for_becomes_null_and_no_other_b
     relay = new_relay()
     usage = b'{"prompt_tokens": 3, "completion_tokens": 2}'
     assert run(relay, BESIDE + DONE) == BESIDE.replace(usage, b"null") + DONE
-    assert relay.attempt.usage_data == usage
+    assert relay.reader.usage == usage
     assert run(new_relay(wants_usage=True), BESIDE + DONE) == BESIDE + DONE
 
 
 def test_of_running_usage_the_last_counts() -> None:
     relay = new_relay()
     run(relay, usage_chunk(7, 1), usage_chunk(7, 2), FINISH, usage_chunk(7, 3), DONE)
-    assert json.loads(relay.attempt.usage_data)["completion_tokens"] == 3
+    assert json.loads(relay.reader.usage)["completion_tokens"] == 3
 
 
 @pytest.mark.parametrize("text", ['{"model": "real"}', '"model": "real"', "real"])
@@ -184,10 +186,11 @@ def test_data_of_several_lines_made_by_a_tap_is_still_one_document() -> None:
 
 
 def test_a_whole_body_is_renamed_in_the_same_way() -> None:
+    assert CHAT.dialect is not None
     body = b'{ "model" : "real",\n "choices": [{"model": "real"}]}'
-    assert rename_model(body, b'"alias"') == body.replace(b'"real",', b'"alias",')
-    assert rename_model(body, None) == body
-    assert rename_model(b'{"choices": []}', b'"alias"') == b'{"choices": []}'
+    renamed = CHAT.dialect.rename(body, b'"alias"')
+    assert renamed == body.replace(b'"real",', b'"alias",')
+    assert CHAT.dialect.rename(b'{"choices": []}', b'"alias"') == b'{"choices": []}'
 
 
 def test_only_an_alias_is_put_into_a_reply() -> None:
@@ -269,7 +272,7 @@ def test_a_stream_that_was_cut_is_a_broken_reply(chunks: list[bytes]) -> None:
 def test_a_stream_that_only_lacks_its_last_event_or_a_part_of_it_is_completed(end: bytes) -> None:
     out = run(new_relay(), chunk("a") + FINISH + end)
     assert documents(out) == documents(chunk("a") + FINISH)
-    assert out.endswith(DONE_EVENT)
+    assert data_of(list(split_events(out))[-1]) == b"[DONE]"
     assert out.count(b"[DONE]") == 1
 
 

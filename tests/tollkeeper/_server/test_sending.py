@@ -8,12 +8,12 @@ import pytest
 
 from tollkeeper._server.chat import CHAT
 from tollkeeper._server.pipeline import Pipeline, collect_steps
-from tollkeeper._server.sending import Sender, error_in
-from tollkeeper._server.sse import MAX_EVENT
+from tollkeeper._server.sending import CHAT_DIALECT, Sender
 from tollkeeper.errors import Refused, UpstreamError
 from tollkeeper.exchange import Attempt, Deployment, Exchange, Reply
 from tollkeeper.gateway import Clock
 from tollkeeper.hookspecs import empty_collection, hookimpl
+from tollkeeper.sse import MAX_EVENT
 from tollkeeper.testing import DONE, ScriptedReply, chunk, completion
 
 JSON = {"content-type": "application/json"}
@@ -289,4 +289,4 @@ async def test_a_plugin_that_refuses_the_attempt_keeps_everything_from_going_ups
     ],
 )
 def test_only_an_error_at_the_top_of_an_event_is_one(data: bytes, found: bool) -> None:
-    assert error_in(data) == (data if found else None)
+    assert CHAT_DIALECT.error_in(data) == (data if found else None)

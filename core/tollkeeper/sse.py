@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from tollkeeper.errors import UpstreamError
 
-MAX_EVENT = 1024**2
-"""A single event larger than this breaks the stream."""
+MAX_EVENT = 4 * 1024**2
+"""A single event larger than this breaks the stream, unless a dialect allows larger ones."""
 
 DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -41,25 +41,56 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+def data_in(batch: bytes) -> Iterator[bytes]:
+    """What each of some whole events carries; comments and events without data are left out."""
+    if b"\r" in batch:
+        yield from filter(None, map(data_of, split_events(batch)))
+        return
+    for event in batch.split(b"\n\n"):
+        start = event.find(b"data: ")
+        before = event[:start] if start >= 0 and event.find(b"\n", start) < 0 else b"data:"
+        if not before or (before.endswith(b"\n") and b"data:" not in before):
+            if len(event) > start + 6:  # one line of data behind whole lines, as all write it
+                yield event[start + 6 :]
+        elif data := data_of(event):
+            yield data
+
+
 class Splitter:
     """Cuts a stream of chunks so that only whole events leave it."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, max_event: int = MAX_EVENT) -> None:
+        self._max_event = max_event
+        self._parts: list[bytes] = []
+        self._size = 0
 
     @property
     def rest(self) -> bytes:
         """What has come of an event that is not over."""
-        return self._rest
+        return b"".join(self._parts)
 
     def feed(self, chunk: bytes) -> bytes:
         """All events that are now whole, as they came; `b""` while there is none."""
-        data = self._rest + chunk if self._rest else chunk
+        if self._parts and not self._may_end(chunk):
+            return self._keep(chunk)
+        data = b"".join([*self._parts, chunk]) if self._parts else chunk
         end = self._last_boundary(data)
-        self._rest = data[end:]
-        if len(self._rest) > MAX_EVENT:
-            raise UpstreamError("broken", f"an event is larger than {MAX_EVENT} bytes")
+        self._parts, self._size = [], 0
+        if end < len(data):
+            self._keep(data[end:])
         return data[:end]
+
+    def _may_end(self, chunk: bytes) -> bool:
+        """Whether an event may end in this chunk: a large one is not searched again and again."""
+        seam = self._parts[-1][-3:] + chunk[:3]
+        return b"\n\n" in chunk or b"\r" in chunk or b"\n\n" in seam or b"\r" in seam
+
+    def _keep(self, part: bytes) -> bytes:
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > self._max_event:
+            raise UpstreamError("broken", f"an event is larger than {self._max_event} bytes")
+        return b""
 
     @staticmethod
     def _last_boundary(data: bytes) -> int:

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper._server.sse import (
+from tollkeeper.errors import UpstreamError
+from tollkeeper.sse import (
     DONE,
     DONE_EVENT,
     MAX_EVENT,
     Splitter,
+    data_in,
     data_of,
     make_event,
     split_events,
 )
-from tollkeeper.errors import UpstreamError
 
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
 
@@ -34,7 +35,7 @@ streams = pytest.mark.parametrize(("stream", "wanted"), STREAMS)
 line_ends = pytest.mark.parametrize("end", LINE_ENDS, ids=["LF", "CRLF", "CR"])
 
 
-def data_in(whole: bytes) -> list[bytes]:
+def every_data(whole: bytes) -> list[bytes]:
     return [data for event in split_events(whole) if (data := data_of(event)) is not None]
 
 
@@ -42,7 +43,7 @@ def check(batches: list[bytes], rest: bytes, stream: bytes, wanted: list[bytes])
     """All bytes and all events left; of a stream with lone CRs the last may wait for its end."""
     assert b"".join(batches) + rest == stream
     assert rest == b"" or (stream.endswith(b"\r") and len(list(split_events(rest))) == 1)
-    assert [data for batch in [*batches, rest] for data in data_in(batch)] == wanted
+    assert [data for batch in [*batches, rest] for data in every_data(batch)] == wanted
 
 
 @streams
@@ -84,8 +85,8 @@ def test_no_event_leaves_in_two_parts(data: st.DataObject) -> None:
         rest = rest[size:]
     assert b"".join(batches) + splitter.rest == stream
     whole = Splitter()
-    everything = data_in(whole.feed(stream)) + data_in(whole.rest)
-    assert [d for b in [*batches, splitter.rest] for d in data_in(b)] == everything
+    everything = every_data(whole.feed(stream)) + every_data(whole.rest)
+    assert [d for b in [*batches, splitter.rest] for d in every_data(b)] == everything
 
 
 @pytest.mark.parametrize(("first", "second"), [*product(LINE_ENDS, LINE_ENDS)])
@@ -141,3 +142,17 @@ def test_a_made_event_carries_its_data(value: object) -> None:
 
 def test_the_event_that_ends_a_stream_is_the_one_that_clients_wait_for() -> None:
     assert DONE_EVENT == b"data: [DONE]\n\n" == make_event(DONE)
+
+
+LINES = [b"data: a", b"data:b", b"event: data: x", b"event: e", b": c data: y", b"data", b"data: "]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from([*LINES, b"", b"id: 1"])),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+)
+def test_the_data_in_a_batch_is_that_of_its_events(lines: list[bytes], end: bytes) -> None:
+    batch = end.join([*lines, b"", b""])
+    expected = [data for data in map(data_of, split_events(batch)) if data]
+    assert list(data_in(batch)) == expected

@@ -1,0 +1,172 @@
+"""The reply on its way to the client: its head, what passes, and the end only once all is settled.
+
+Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes the reply.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from tollkeeper._server.pipeline import Pipeline, Taps
+from tollkeeper._server.relay import StreamRelay, alias_of
+from tollkeeper._server.sending import is_json, is_stream
+from tollkeeper.dialect import Dialect, StreamReader
+from tollkeeper.errors import UpstreamError
+from tollkeeper.exchange import Answer, Event, Exchange, Head, Outcome, OutcomeKind, Reply
+
+END_SECONDS = 0.1
+MAX_DROPPED = 1000
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+COMPLETED = Outcome("completed", 200)
+
+
+class ClientGone(Exception):
+    """The client left, or takes nothing any more."""
+
+
+class Wire(Protocol):
+    """The client's side of one exchange. Writing methods raise `ClientGone`."""
+
+    cut: OutcomeKind
+    """Why the exchange was cancelled, where it was: `gone` or `stopped`."""
+
+    async def read_body(self) -> bytes:
+        """The whole request body; raises `Refused` with 400, 408 or 413."""
+
+    async def send(self, head: Head, body: bytes) -> None:
+        """A whole reply, in one write."""
+
+    async def begin(self, head: Head, data: bytes) -> None:
+        """The head of a stream with its first bytes, in one write."""
+
+    async def write(self, data: bytes) -> None:
+        """More of the stream."""
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes of the stream with what ends it, in one write."""
+
+
+class Delivery:
+    """One exchange's reply. `settle` is called before the client can know that it is over."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        wire: Wire,
+        pipeline: Pipeline,
+        settle: Callable[[Outcome], None],
+    ) -> None:
+        self.exchange = exchange
+        self.wire = wire
+        self.pipeline = pipeline
+        self.settle = settle
+        self.status = 0
+        """What the client was told; 0 before that."""
+        self.streaming = False
+        self.opaque = False
+        """Whether what streams has no place for an error inside it."""
+        self.reader: StreamReader | None = None
+
+    def head(self, status: int, headers: dict[str, str]) -> Head:
+        """The head of the reply, with what plugins add."""
+        exchange = self.exchange
+        self.status = status
+        head = Head(status, headers)
+        headers["x-request-id"] = exchange.id
+        if exchange.attempts and (dropped := exchange.attempts[-1].dropped):
+            headers["x-tollkeeper-dropped"] = _printable(", ".join(dropped))
+        self.pipeline.reply(exchange, head)
+        return head
+
+    async def answer(self, answer: Answer) -> None:
+        """A reply that was made here."""
+        body = self._tapped(answer.body)
+        head = self.head(answer.status, {"content-type": answer.content_type})
+        self.settle(Outcome("completed", answer.status))
+        await self.wire.send(head, body)
+
+    async def relay(self, reply: Reply) -> None:
+        """An upstream's reply."""
+        dialect = self.exchange.operation.dialect
+        if dialect is None:
+            raise RuntimeError("an operation without a dialect has no upstream")
+        if is_stream(reply):
+            await self._relay_stream(reply, dialect)
+        elif dialect.json_only or is_json(reply):
+            await self._relay_body(reply, dialect)
+        else:
+            await self._relay_opaque(reply)
+
+    async def _relay_body(self, reply: Reply, dialect: Dialect) -> None:
+        body, alias = await reply.read(), alias_of(self.exchange)
+        body = dialect.render(self.exchange, body if alias is None else dialect.rename(body, alias))
+        body = self._tapped(body)
+        head = self.head(200, {"content-type": "application/json"})
+        self.settle(COMPLETED)
+        await self.wire.send(head, body)
+
+    def _taps(self) -> Taps | None:
+        return self.pipeline.taps(self.exchange) if self.pipeline.has_taps else None
+
+    def _tapped(self, body: bytes) -> bytes:
+        if (taps := self._taps()) is None:
+            return body
+        events = [*taps.feed(Event(body, body)), *taps.finish()]
+        return b"".join(event.data for event in events)
+
+    async def _relay_stream(self, reply: Reply, dialect: Dialect) -> None:
+        exchange = self.exchange
+        self.reader = dialect.reader(alias_of(exchange), wants_usage=exchange.wants_usage)
+        relay = StreamRelay(dialect, self.reader, self._taps())
+        while not relay.ended:
+            chunk = await reply.chunk()
+            data = relay.feed(chunk) if chunk else relay.close()
+            if data:
+                await self._write(data, STREAM_HEADERS)
+            if relay.failure is not None:
+                raise relay.failure
+        await self.finish(relay.tail, COMPLETED)
+        await read_to_end(reply)
+
+    async def _relay_opaque(self, reply: Reply) -> None:
+        """What is neither JSON nor events, such as sound: part by part, as it comes."""
+        self.opaque = True
+        headers = {"content-type": reply.headers.get("content-type", "application/octet-stream")}
+        while chunk := await reply.chunk():
+            await self._write(chunk, headers)
+        if not self.streaming:
+            await self._write(b"", headers)
+        await self.finish(b"", COMPLETED)
+
+    async def _write(self, data: bytes, headers: dict[str, str]) -> None:
+        if self.streaming:
+            await self.wire.write(data)
+        else:
+            head = self.head(200, dict(headers))
+            self.streaming = True
+            await self.wire.begin(head, data)
+
+    async def finish(self, tail: bytes, outcome: Outcome) -> None:
+        """Settle, then send what tells the client that the stream is over."""
+        if not self.streaming:
+            await self._write(b"", STREAM_HEADERS)
+        self.settle(outcome)
+        await self.wire.end(tail)
+
+
+def _printable(text: str) -> str:
+    """Names that a client may have made up, fit for a header."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_DROPPED])
+
+
+async def read_to_end(reply: Reply) -> None:
+    """Give the upstream a moment to end its reply too, so that its connection can be kept."""
+    if not reply.closed:
+        with trio.move_on_after(END_SECONDS), contextlib.suppress(UpstreamError):
+            await reply.chunk()

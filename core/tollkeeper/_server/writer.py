@@ -1,0 +1,135 @@
+"""Replies on their way out: heads, frames, and a client that stops reading."""
+
+import contextlib
+import logging
+
+import trio
+
+from tollkeeper._server.channel import SocketChannel
+from tollkeeper._server.delivery import ClientGone
+from tollkeeper._server.heads import encode_head
+from tollkeeper._server.incoming import Incoming
+from tollkeeper.errors import ApiError
+from tollkeeper.exchange import Head, new_request_id
+from tollkeeper.settings import ServerSettings
+
+log = logging.getLogger("tollkeeper")
+
+WRITE_SIZE = 262144
+KEEP_ALIVE = b": keepalive\n\n"
+QUIET_SWEEPS = 30
+"""Sweeps of a silent stream after which it says that it is alive: 15 seconds."""
+
+
+class Writer:
+    """Writes the replies of one connection, one after the other."""
+
+    def __init__(
+        self,
+        stream: SocketChannel | trio.abc.HalfCloseableStream,
+        client: str,
+        settings: ServerSettings,
+    ) -> None:
+        self.draining = False
+        """Whether the gateway is going down: this connection takes no further request."""
+        self.client = client
+        self._stream = stream
+        self._settings = settings
+        self._request: Incoming | None = None
+        self._quiet: int | None = None
+        """Sweeps since the last write of a stream of events; None while there is no such stream."""
+
+    def _current(self) -> Incoming:
+        if self._request is None:
+            raise RuntimeError("no request is being handled")
+        return self._request
+
+    def _prepare(self, head: Head, framing: dict[str, str]) -> bytes:
+        request = self._current()
+        if self.draining or not request.complete:
+            request.keep_alive = False
+        headers = head.headers
+        headers.update(framing)
+        if not request.keep_alive:
+            headers["connection"] = "close"
+        elif request.version == "1.0":
+            headers["connection"] = "keep-alive"
+        return encode_head(head.status, headers)
+
+    async def send(self, head: Head, body: bytes) -> None:
+        """A whole reply, in one write."""
+        bodyless = head.status in (204, 304)
+        data = self._prepare(head, {} if bodyless else {"content-length": str(len(body))})
+        await self._send(data if bodyless or self._current().method == "HEAD" else data + body)
+
+    def _error_reply(self, error: ApiError) -> tuple[Head, bytes]:
+        request_id = new_request_id()
+        log.info("%s %s -> %d: %s", request_id, self.client, error.status, error.message)
+        headers = {"content-type": "application/json", "x-request-id": request_id}
+        return Head(error.status, {**headers, **error.headers}), error.body()
+
+    async def send_error(self, error: ApiError) -> None:
+        """An error that belongs to no exchange."""
+        await self.send(*self._error_reply(error))
+
+    async def begin(self, head: Head, data: bytes) -> None:
+        """The head of a stream with its first bytes, in one write."""
+        if head.headers.get("content-type", "").startswith("text/event-stream"):
+            self._quiet = 0
+        if self._current().version == "1.0":
+            self._current().keep_alive = False
+            await self._send(self._prepare(head, {}) + data)
+        else:
+            framing = {"transfer-encoding": "chunked"}
+            await self._send(self._prepare(head, framing) + self._frame(data))
+
+    async def write(self, data: bytes) -> None:
+        """More of the stream."""
+        if self._quiet is not None:
+            self._quiet = 0
+        await self._send(self._frame(data))
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes of the stream with its terminator, in one write."""
+        self._quiet = None
+        last = b"" if self._current().version == "1.0" else b"0\r\n\r\n"
+        await self._send(self._frame(data) + last)
+
+    def _frame(self, data: bytes) -> bytes:
+        if not data or self._current().version == "1.0":
+            return data
+        return b"%x\r\n%b\r\n" % (len(data), data)
+
+    def keep_alive(self) -> None:
+        """Note that a sweep went by; after many without an event, write a comment.
+
+        Streams are written in whole events, so that a comment can stand between any two writes.
+        """
+        stream = self._stream
+        if self._quiet is None or not isinstance(stream, SocketChannel) or stream.blocked:
+            return
+        self._quiet += 1
+        if self._quiet >= QUIET_SWEEPS:
+            self._quiet = 0
+            with contextlib.suppress(trio.BrokenResourceError):
+                stream.post(self._frame(KEEP_ALIVE))
+
+    async def _send(self, data: bytes) -> None:
+        stream = self._stream
+        try:
+            if isinstance(stream, SocketChannel) and len(data) <= WRITE_SIZE:
+                stream.post(data)
+                if not stream.blocked:
+                    return
+                data = b""
+            await self._send_slowly(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientGone from None
+
+    async def _send_slowly(self, data: bytes) -> None:
+        """Write to a client that does not take everything at once, for as long as it takes some."""
+        for start in range(0, max(1, len(data)), WRITE_SIZE):
+            with trio.move_on_after(self._settings.write_timeout) as patience:
+                await self._stream.send_all(data[start : start + WRITE_SIZE])
+            if patience.cancelled_caught:
+                raise ClientGone
