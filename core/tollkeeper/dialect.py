@@ -40,6 +40,9 @@ class _Request(msgspec.Struct):
     stream_options: dict[str, msgspec.Raw] | None = None
 
 
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
 _ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"')
 
 
@@ -170,7 +173,7 @@ class Dialect:
 
     def peek(self, exchange: Exchange) -> Asked:
         """Model and stream of the body; raises `Refused` where no upstream could take it."""
-        request = decode_request(exchange.body, _Request)
+        request = decode_request(exchange.body, _REQUEST)
         check_shape(exchange.body)
         refuse_twins(exchange.body, _ACTED_ON)
         model = request.model or self.default_model

@@ -137,6 +137,12 @@ class ApiError(TollkeeperError):
     one is; `headers` go out with the reply.
     """
 
+    detail_code: str | None = None
+    """A finer word that clients of some dialects act on, as Anthropic's do on `thread_not_found`.
+
+    Set it on the error made; the body in OpenAI's shape does not tell it.
+    """
+
     def __init__(
         self,
         status: int,

@@ -3,8 +3,10 @@
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
 
 from tollkeeper.errors import ApiError
 from tollkeeper.settings import PriceSettings
@@ -67,8 +69,7 @@ class Deployment:
         return f"{self.provider}/{self.model}"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens of one attempt, and how they are known."""
 
     input_tokens: int
@@ -126,8 +127,7 @@ class Reply(Protocol):
         """Give the connection up. Safe to call twice, and after an error."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One try at one deployment. Made by the core; `id` goes upstream with the request."""
 
     deployment: Deployment
@@ -136,15 +136,15 @@ class Attempt:
     """1 for the first try of the exchange."""
     started: float
     """Monotonic seconds."""
-    id: str = field(default_factory=new_attempt_id)
+    id: str = msgspec.field(default_factory=new_attempt_id)
     """Unique; goes upstream as `x-client-request-id`."""
-    holds: dict[str, object] = field(default_factory=dict)
+    holds: dict[str, object] = msgspec.field(default_factory=dict)
     """What each plugin's `attempt` reserved, under the plugin's name; popped by it in settle."""
     operation: "Operation | None" = None
     """What is asked of the provider: the client's operation, or chat where it is translated."""
     body: bytes = b""
     """The request in that operation's dialect, under the name that the client asked for."""
-    dropped: list[str] = field(default_factory=list)
+    dropped: list[str] = msgspec.field(default_factory=list)
     """Parameters that the provider could not honour and that did not go upstream."""
     sent: bool = False
     """True from the moment bytes may have gone upstream."""
@@ -216,8 +216,7 @@ class Operation:
     """One line for the reference."""
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """One call of an operation. Each field has one writer, named with it."""
 
     operation: Operation
@@ -230,7 +229,7 @@ class Exchange:
     """core: address of the peer"""
     arrived: float
     """core: monotonic seconds"""
-    id: str = field(default_factory=new_request_id)
+    id: str = msgspec.field(default_factory=new_request_id)
     """core; sent to the client as `x-request-id`"""
     principal: Principal = ANONYMOUS
     """`authenticate`"""
@@ -242,7 +241,7 @@ class Exchange:
     """core, peeked from the body"""
     wants_usage: bool = False
     """core, peeked from the body: whether the client wants to see the usage of its stream"""
-    holds: dict[str, object] = field(default_factory=dict)
+    holds: dict[str, object] = msgspec.field(default_factory=dict)
     """`admit`, each plugin under its own name; popped by it in settle"""
     candidates: tuple[Deployment, ...] = ()
     """core: the configured deployments of the model, in the order of the TOML"""
@@ -250,9 +249,9 @@ class Exchange:
     """`route`: what to try, best first"""
     deployment: Deployment | None = None
     """core: the first of them; then a `wrap_send` that tries another"""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
     """core"""
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[Reply] = msgspec.field(default_factory=list)
     """core: each reply before anyone sees it; the owner closes what is here"""
     outcome: Outcome | None = None
     """core, just before settle"""

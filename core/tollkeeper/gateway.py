@@ -34,7 +34,7 @@ class Clock:
         return time.time()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpstreamRequest:
     """What a provider sends. Headers and path may hold nothing a client chose as a host or URL."""
 

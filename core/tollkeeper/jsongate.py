@@ -5,11 +5,10 @@ lone surrogates, NaN, integers beyond 63 bits, and keys that stand twice. A body
 through is looked at by `check_shape`, which parses only when in doubt.
 """
 
-import functools
 import json
 import re
 from collections import Counter
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -95,24 +94,19 @@ def _float(text: str) -> float:
 RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 
 
-def decode_request(body: bytes, kind: type[RequestT]) -> RequestT:
-    """The part of a request body that `kind` names; the rest is checked for syntax only.
+def decode_request(body: bytes, decoder: msgspec.json.Decoder[RequestT]) -> RequestT:
+    """The part of a request body that a decoder names; the rest is checked for syntax only.
 
     Raises `Refused` that names the field of a wrong type.
     """
     try:
-        return cast("RequestT", _decoder_of(kind).decode(body))
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise invalid_field(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid_request(f"The body is not valid JSON: {error}.") from None
     except RecursionError:
         raise invalid_request("The body is nested too deeply.") from None
-
-
-@functools.cache
-def _decoder_of(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct]:
-    return msgspec.json.Decoder(kind)
 
 
 def invalid_field(error: msgspec.ValidationError) -> Refused:

@@ -51,6 +51,9 @@ MAX_USER = 64
 _NOTHING: tuple[object, ...] = (None, [], {})
 """Values of a field that ask for nothing."""
 
+_DETAIL_CODES = {"thread": "thread_unsupported_request"}
+"""Tool runners of the SDKs ask for a thread by themselves; told so, they go on without."""
+
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _MEDIUM_BUDGET, _HIGH_BUDGET = 4096, 16384
 _PDF = "application/pdf"
@@ -61,7 +64,9 @@ def chat_body(body: bytes) -> bytes:
     document = read_object(body)
     for name, value in document.items():
         if name not in MessagesRequest.__struct_fields__ and value not in _NOTHING:
-            raise refused(name, "only a provider that speaks this API knows it")
+            refusal = refused(name, "only a provider that speaks this API knows it")
+            refusal.detail_code = _DETAIL_CODES.get(name)
+            raise refusal
     return msgspec.json.encode(_chat(read_as(document, MessagesRequest, "")))
 
 

@@ -51,6 +51,9 @@ class _Request(msgspec.Struct):
     stream: bool | None = None
 
 
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
 class _OutputDetails(msgspec.Struct):
     thinking_tokens: _Count | None = None
 
@@ -87,7 +90,7 @@ class MessagesDialect(Dialect):
     def peek(self, exchange: Exchange) -> Asked:
         """Model and stream; raises `Refused` for a body that no upstream could take."""
         body = exchange.body
-        request = decode_request(body, _Request)
+        request = decode_request(body, _REQUEST)
         if not request.model:
             raise invalid_request("The request needs a model.", param="model")
         if not bytes(request.messages).startswith(b"["):
@@ -131,9 +134,8 @@ class MessagesDialect(Dialect):
     def error_body(self, error: ApiError) -> bytes:
         """The error in Anthropic's shape."""
         told: dict[str, object] = {"type": error_type(error.status), "message": error.message}
-        if error.param == "thread":
-            # Tool runners of the SDKs ask for a thread by themselves; told so, they go on without.
-            told["details"] = {"error_code": "thread_unsupported_request"}
+        if error.detail_code is not None:
+            told["details"] = {"error_code": error.detail_code}
         return msgspec.json.encode({"type": "error", "error": told})
 
     def error_event(self, error: ApiError) -> bytes:

@@ -83,6 +83,7 @@ class OpenAIProvider:
             headers.append((preset.key_header.encode(), value.encode("latin-1")))
         self._fixed = tuple(headers)
         self._fixed_json = ((b"content-type", JSON.encode()), *headers)
+        self._cures = bool(preset.cannot or preset.cures)
 
     def speaks(self, dialect: str) -> bool:
         """Whether operations of this dialect can be sent here as they are."""
@@ -91,7 +92,7 @@ class OpenAIProvider:
     async def send(self, exchange: Exchange, attempt: Attempt) -> Reply:
         """Send the client's body, with what must change changed."""
         operation = attempt.operation or exchange.operation
-        preset, own = self._preset, [(b"x-client-request-id", attempt.id.encode())]
+        preset, own = self._preset, [(b"x-client-request-id", attempt.id.encode("ascii"))]
         dialect = operation.dialect
         is_chat = dialect is not None and dialect.name == "chat"
         kind = JSON if is_chat or dialect is None else dialect.content_type(exchange)
@@ -117,7 +118,7 @@ class OpenAIProvider:
             body = dialect.with_model(exchange, body, model)
         if exchange.stream and not exchange.wants_usage:
             body = with_usage_option(body)
-        if dialect is not None and dialect.name in CURED:
+        if self._cures and dialect is not None and dialect.name in CURED:
             if self._preset.cannot:
                 body = self._without_unsupported(body, attempt)
             for cure in self._preset.cures:

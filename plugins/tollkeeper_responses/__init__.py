@@ -25,7 +25,15 @@ from tollkeeper import (
 from tollkeeper.jsongate import read_object
 from tollkeeper_responses import service
 from tollkeeper_responses.models import Kept, Pending, WriteError
-from tollkeeper_responses.routes import DELETE, RETRIEVE, create_operation, deleted, input_page
+from tollkeeper_responses.request import continued, references, resolved
+from tollkeeper_responses.routes import (
+    DELETE,
+    RETRIEVE,
+    create_operation,
+    deleted,
+    input_page,
+    response_in,
+)
 from tollkeeper_responses.service import Holding
 from tollkeeper_responses.settings import ResponsesSettings
 
@@ -96,17 +104,28 @@ class Responses:
 
     @hookimpl(tryfirst=True)
     async def transform_request(self, exchange: Exchange) -> bytes | None:
-        """Put the kept conversation in the place of `previous_response_id`."""
+        """Put what is kept in the place of `previous_response_id` and of items' ids."""
         if exchange.operation.name != NAME or not self._settings.store:
             return None
         # What is kept will be read by others than its first reader: strictly, then.
         document = read_object(exchange.body)
-        previous, body, prepended = document.get("previous_response_id"), None, 0
+        body = await self._resolved(exchange, references(document.get("input")))
+        previous, prepended = document.get("previous_response_id"), 0
         if previous is not None:
             chain = await self._chain(exchange.principal.org, str(previous))
-            body, prepended = service.continued(exchange.body, chain)
+            body, prepended = continued(body, chain)
         exchange.holds[NAME] = Holding(document.get("store") is not False, previous, prepended)
         return body
+
+    async def _resolved(self, exchange: Exchange, asked: dict[int, str]) -> bytes:
+        """The request with kept items in the place of their ids."""
+        if not asked:
+            return exchange.body
+        org, ids = exchange.principal.org, set(asked.values())
+        found = self._pending.find_items(org, ids)
+        if lost := ids - found.keys():
+            found |= await self._database.read(service.find_items, org, list(lost))
+        return resolved(exchange.body, asked, found)
 
     async def _chain(self, org: str, response_id: str) -> list[Kept]:
         """What a request builds on, the newest first. Raises `Refused` where a part is lost."""
@@ -160,7 +179,7 @@ class Responses:
     def _pass(self, exchange: Exchange, held: Holding, event: Event | None) -> Iterable[Event]:
         if event is None:
             return ()
-        if (span := service.response_in(event.data)) is None:
+        if (span := response_in(event.data)) is None:
             return (event,)
         (start, end), data = span, event.data
         response = data[start:end]

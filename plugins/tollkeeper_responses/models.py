@@ -16,7 +16,7 @@ MAX_PENDING = 1000
 MAX_PENDING_SIZE = 64 * 1024 * 1024
 """Responses, and characters of them, that may wait for the table."""
 BATCH = 100
-"""Responses that are written at once."""
+"""Responses, or items of them, that one statement writes or looks for."""
 
 WriteError = peewee.PeeweeException
 """What a write raises that the database cannot take now."""
@@ -37,6 +37,19 @@ class KeptResponse(peewee.Model):
         primary_key = peewee.CompositeKey("org", "id")
 
 
+class KeptItem(peewee.Model):
+    """One item that a kept response says. Its row goes with that of the response."""
+
+    org = peewee.CharField()
+    id = peewee.CharField()
+    response = peewee.CharField()
+    item = peewee.TextField()
+
+    class Meta:
+        table_name = "responses_item"
+        primary_key = peewee.CompositeKey("org", "id")
+
+
 class Kept(NamedTuple):
     """A kept response as plain data; `input` and `response` are JSON."""
 
@@ -46,11 +59,13 @@ class Kept(NamedTuple):
     input: str
     response: str
     created_at: int
+    items: tuple[tuple[str, str], ...] = ()
+    """Ids and JSON of the items that it says, to be written; not read back with it."""
 
     @property
     def size(self) -> int:
         """Characters of its JSON."""
-        return len(self.input) + len(self.response)
+        return len(self.input) + len(self.response) + sum(len(item) for _, item in self.items)
 
 
 class Pending:
@@ -58,6 +73,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Kept] = {}
+        self._items: dict[tuple[str, str], str] = {}
         self._size = 0
         self._filled = trio.Event()
 
@@ -67,6 +83,7 @@ class Pending:
             return False
         self.pop(row.org, row.id)
         self._rows[row.org, row.id] = row
+        self._items |= {(row.org, item_id): item for item_id, item in row.items}
         self._size += row.size
         self._filled.set()
         return True
@@ -75,11 +92,20 @@ class Pending:
         """One that waits."""
         return self._rows.get((org, response_id))
 
+    def find_items(self, org: str, ids: set[str]) -> dict[str, str]:
+        """Of these items those that wait, by their ids."""
+        return {each: self._items[org, each] for each in ids if (org, each) in self._items}
+
     def pop(self, org: str, response_id: str) -> bool:
         """Forget one; whether it was there."""
         row = self._rows.pop((org, response_id), None)
-        self._size -= row.size if row is not None else 0
-        return row is not None
+        if row is None:
+            return False
+        self._size -= row.size
+        for item_id, item in row.items:
+            if self._items.get((org, item_id)) is item:
+                del self._items[org, item_id]
+        return True
 
     def batch(self) -> list[Kept]:
         """The oldest that wait."""

@@ -5,13 +5,23 @@ what is read of them tells a model nothing and is left out: ids, statuses, annot
 Source: OpenAI's Responses API.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
+from tollkeeper import Refused, invalid_request, replace_value
 from tollkeeper.canonical import ChatRequest, JsonObject, Message, ResponseFormat, Tool
 from tollkeeper.canonical import FunctionTool as ChatFunction
 from tollkeeper.jsongate import invalid_field, read_object
-from tollkeeper_responses.models import Asking, Format, FunctionTool
-from tollkeeper_responses.service import NATIVE, read_items, refused
+from tollkeeper_responses.models import Asking, Format, FunctionTool, Kept
+from tollkeeper_responses.service import (
+    MAX_CONVERSATION,
+    NATIVE,
+    input_of,
+    read_items,
+    read_raw,
+    refused,
+)
 
 _NEUTRAL = {"background": False, "truncation": "disabled"}
 """What chat has nothing like, but for the value that asks for nothing."""
@@ -83,6 +93,8 @@ def _check(document: JsonObject, *, keeps: bool) -> None:
             raise refused(name, NATIVE)
     if document.get("store") is True and not keeps:
         raise refused("store", "no responses are kept here")
+    for index in references(document.get("input")):
+        raise _unkept(index, "items are only kept with `store = true` under [plugins.responses]")
     _check_types(document.get("input"), "input", _ITEMS)
     _check_types(document.get("tools"), "tools", frozenset({"function"}))
     _check_fields(document.get("reasoning"), "reasoning", "effort", "summary", "generate_summary")
@@ -188,3 +200,57 @@ def _messages(asked: Asking) -> list[Message]:
     if asked.instructions:
         messages.insert(0, Message(role="system", content=asked.instructions))
     return messages
+
+
+class _Output(msgspec.Struct):
+    output: list[msgspec.Raw] = []
+
+
+_read_output = msgspec.json.Decoder(_Output).decode
+
+
+def continued(body: bytes, chain: Sequence[Kept]) -> tuple[bytes, int]:
+    """A request that says itself what it builds on, and how many items that took.
+
+    `chain` is what it builds on, the newest first.
+    """
+    items: list[msgspec.Raw] = []
+    for kept in reversed(chain):
+        items += read_raw(kept.input)
+        items += _read_output(kept.response).output
+    body = replace_value(body, b"previous_response_id", b"null")
+    whole = msgspec.json.encode([*items, *input_of(body)])
+    return replace_value(body, b"input", whole), len(items)
+
+
+def references(items: object) -> dict[int, str]:
+    """Where an input holds nothing of an item but its id, and those ids."""
+    listed = enumerate(items if isinstance(items, list) else ())
+    return {index: str(item.get("id")) for index, item in listed if _is_reference(item)}
+
+
+def _is_reference(item: object) -> bool:
+    if not isinstance(item, dict):
+        return False
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and item.keys() - {"type"} == {"id"})
+
+
+def resolved(body: bytes, asked: dict[int, str], found: dict[str, str]) -> bytes:
+    """A request with the items themselves in the place of references to them.
+
+    Raises `Refused` that names the reference to an item that was not found.
+    """
+    if sum(len(found.get(item_id, "")) for item_id in asked.values()) > MAX_CONVERSATION:
+        message = f"The items referred to have more than {MAX_CONVERSATION} characters."
+        raise invalid_request(message, param="input")
+    items = input_of(body)
+    for index, item_id in asked.items():
+        if item_id not in found:
+            raise _unkept(index, f"no item '{item_id[:100]}' is kept here")
+        items[index] = msgspec.Raw(found[item_id].encode())
+    return replace_value(body, b"input", msgspec.json.encode(items))
+
+
+def _unkept(index: int, why: str) -> Refused:
+    return refused(f"input[{index}].id", f"{why}; with `store: false` clients send items whole")

@@ -73,6 +73,9 @@ class _Request(msgspec.Struct):
     prompt: msgspec.Raw = msgspec.Raw(b"null")
 
 
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
 class _Failure(msgspec.Struct):
     type: str = ""
     message: str = ""
@@ -104,7 +107,7 @@ class ResponsesDialect(Dialect):
     def peek(self, exchange: Exchange) -> Asked:
         """Model and stream. An input may only lack where something else stands in for it."""
         body = exchange.body
-        request = decode_request(body, _Request)
+        request = decode_request(body, _REQUEST)
         if not request.model:
             raise invalid_request("The request needs a model.", param="model")
         stand_ins = (bytes(request.conversation), bytes(request.prompt))
@@ -194,6 +197,16 @@ class ResponsesReader(StreamReader):
     def whole(self) -> bool:
         """Only the last event makes it so."""
         return False
+
+
+def response_in(data: bytes) -> tuple[int, int] | None:
+    """Where the response stands in a whole reply or an event, `data[start:end]`."""
+    if b'"response"' not in data:
+        return None
+    span = find_value(data, b"response")
+    if span is None and (kind := find_value(data, b"object")) is not None:
+        span = (0, len(data)) if data[kind[0] : kind[1]] == b'"response"' else None
+    return span if span is not None and data[span[0] : span[0] + 1] == b"{" else None
 
 
 def deleted(response_id: str) -> Answer:

@@ -1,13 +1,15 @@
 """Conversations: items of the Responses API as messages of a chat, and as rows of the table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+import peewee
 
-from tollkeeper import Refused, find_value, invalid_request, replace_value
+from tollkeeper import Refused, find_value, invalid_request
 from tollkeeper.canonical import ContentPart, FunctionCall, ImageUrl, JsonObject, Message, ToolCall
-from tollkeeper_responses.models import Item, Kept, KeptResponse, Part
+from tollkeeper_responses.models import BATCH, Item, Kept, KeptItem, KeptResponse, Part
 from tollkeeper_responses.reply import BAD_JSON, Carried
 
 NATIVE = "only a provider that speaks the Responses API itself can take it"
@@ -177,26 +179,8 @@ def _part(part: Part, place: str, kinds: frozenset[str]) -> ContentPart:
     return ContentPart(type="text", text=_needed(part.text, f"{place}.text"))
 
 
-class _Output(msgspec.Struct):
-    output: list[msgspec.Raw] = []
-
-
-_read_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_read_output = msgspec.json.Decoder(_Output).decode
-
-
-def continued(body: bytes, chain: Sequence[Kept]) -> tuple[bytes, int]:
-    """A request that says itself what it builds on, and how many items that took.
-
-    `chain` is what it builds on, the newest first.
-    """
-    items: list[msgspec.Raw] = []
-    for kept in reversed(chain):
-        items += _read_items(kept.input)
-        items += _read_output(kept.response).output
-    body = replace_value(body, b"previous_response_id", b"null")
-    whole = msgspec.json.encode([*items, *input_of(body)])
-    return replace_value(body, b"input", whole), len(items)
+read_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
+"""The items of an array as JSON."""
 
 
 def input_of(body: bytes) -> list[msgspec.Raw]:
@@ -205,7 +189,7 @@ def input_of(body: bytes) -> list[msgspec.Raw]:
     said = body[span[0] : span[1]] if span is not None else b"null"
     if said.startswith(b'"'):
         return [msgspec.Raw(b'{"type":"message","role":"user","content":%b}' % said)]
-    return _read_items(said) if said.startswith(b"[") else []
+    return read_raw(said) if said.startswith(b"[") else []
 
 
 class Holding(NamedTuple):
@@ -222,19 +206,15 @@ class Holding(NamedTuple):
 class _Response(msgspec.Struct):
     id: str
     status: str
+    output: list[msgspec.Raw] = []
+
+
+class _Item(msgspec.Struct):
+    id: str | None = None
 
 
 _read_response = msgspec.json.Decoder(_Response).decode
-
-
-def response_in(data: bytes) -> tuple[int, int] | None:
-    """Where the response stands in a whole reply or an event, `data[start:end]`."""
-    if b'"response"' not in data:
-        return None
-    span = find_value(data, b"response")
-    if span is None and (kind := find_value(data, b"object")) is not None:
-        span = (0, len(data)) if data[kind[0] : kind[1]] == b'"response"' else None
-    return span if span is not None and data[span[0] : span[0] + 1] == b"{" else None
+_read_item = msgspec.json.Decoder(_Item).decode
 
 
 def kept_of(org: str, held: Holding, asked: bytes, response: bytes, moment: int) -> Kept | None:
@@ -246,13 +226,24 @@ def kept_of(org: str, held: Holding, asked: bytes, response: bytes, moment: int)
     if told.status not in FINAL:
         return None
     own = msgspec.json.encode(input_of(asked)[held.prepended :]).decode()
-    return Kept(org, told.id, held.previous, own, text, moment)
+    return Kept(org, told.id, held.previous, own, text, moment, tuple(_items(told.output)))
+
+
+def _items(output: list[msgspec.Raw]) -> Iterator[tuple[str, str]]:
+    """Those that have an id, which clients may later send in their place."""
+    for raw in output:
+        with suppress(msgspec.ValidationError):
+            if item_id := _read_item(raw).id:
+                yield item_id, bytes(raw).decode()
 
 
 def save(database: Any, rows: Sequence[Kept]) -> None:  # noqa: ANN401 -- peewee\'s
     """Keep responses; one of the same id takes the place of the one before."""
-    values = [row._asdict() for row in rows]
-    KeptResponse.insert_many(values).on_conflict_replace().execute(database)
+    values = [row[: len(_COLUMNS)] for row in rows]
+    KeptResponse.insert_many(values, _COLUMNS).on_conflict_replace().execute(database)
+    items = [(row.org, item_id, row.id, item) for row in rows for item_id, item in row.items]
+    for batch in peewee.chunked(items, BATCH):
+        KeptItem.insert_many(batch, _ITEM_COLUMNS).on_conflict_replace().execute(database)
 
 
 def find(database: Any, org: str, response_id: str) -> Kept | None:  # noqa: ANN401 -- peewee\'s
@@ -276,6 +267,21 @@ def find_chain(database: Any, org: str, response_id: str) -> list[Kept]:  # noqa
     return chain
 
 
+def find_items(database: Any, org: str, ids: Sequence[str]) -> dict[str, str]:  # noqa: ANN401 -- peewee\'s
+    """Of these items those that this org's kept responses say, by their ids; not too many."""
+    found: dict[str, str] = {}
+    size = 0
+    for batch in peewee.chunked(ids, BATCH):
+        wanted = (KeptItem.org == org) & KeptItem.id.in_(batch)
+        rows = KeptItem.select(KeptItem.id, KeptItem.item).where(wanted).tuples()
+        for item_id, item in rows.execute(database):
+            found[item_id] = item
+            size += len(item)
+            if size > MAX_CONVERSATION:
+                return found
+    return found
+
+
 def delete(database: Any, org: str, response_id: str) -> bool:  # noqa: ANN401 -- peewee\'s
     """Delete a response. False when this org has none of that id."""
     return bool(KeptResponse.delete().where(_is(org, response_id)).execute(database))
@@ -286,7 +292,8 @@ def delete_older(database: Any, moment: int) -> int:  # noqa: ANN401 -- peewee\'
     return int(KeptResponse.delete().where(KeptResponse.created_at < moment).execute(database))
 
 
-_COLUMNS = tuple(getattr(KeptResponse, name) for name in Kept._fields)
+_COLUMNS = [getattr(KeptResponse, name) for name in Kept._fields if name != "items"]
+_ITEM_COLUMNS = [KeptItem.org, KeptItem.id, KeptItem.response, KeptItem.item]
 
 
 def _is(org: str, response_id: str) -> Any:  # noqa: ANN401

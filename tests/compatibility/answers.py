@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from compatibility.cells import MISSING, Cell
 from tollkeeper import Usage
 
@@ -65,7 +67,7 @@ def measured(cell: Cell, answer: Answer) -> Usage | None:
     """What the gateway counts; Gemini writes its cache without telling."""
     usage = answer.usage
     if cell.provider == "gemini" and usage is not None:
-        return replace(usage, cache_write_tokens=0)
+        return msgspec.structs.replace(usage, cache_write_tokens=0)
     return usage
 
 

@@ -46,10 +46,18 @@ await byModel(async (name) => {
   seen.tool = [ran.steps.length, ran.steps[0].toolCalls[0].input, ran.text];
   const streaming = streamText(asking("weather", agent));
   seen.toolInStream = [await streaming.text, (await streaming.steps).length];
-  // What the provider keeps would be sent back as references that only it knows.
+  // What was said is sent back by its ids alone, unless nothing is to be kept.
   const unkept = { providerOptions: { openai: { store: false } } };
-  const chatty = await ask("chatty", { ...agent, ...unkept });
-  seen.textBeforeTool = [chatty.steps[0].text, chatty.text];
+  seen.textBeforeTool = [];
+  for (const more of [{}, unkept]) {
+    const chatty = await ask("chatty", { ...agent, ...more });
+    seen.textBeforeTool.push(chatty.steps[0].text, chatty.text);
+  }
+  const said = { role: "user", content: "think" };
+  const first = await ask("think", { providerOptions: thinking });
+  const turns = [said, ...first.response.messages, { role: "user", content: `chatty with ${name}` }];
+  const next = await generateText({ ...asking(), messages: turns, ...agent, providerOptions: thinking });
+  seen.nextTurn = [next.steps.length, next.text];
 
   const output = Output.object({ schema: jsonSchema(PERSON) });
   seen.object = (await ask("structured", { output })).output;

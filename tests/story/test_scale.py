@@ -1,5 +1,7 @@
 """Many clients at once, some of which read nothing, and one that reads as fast as it can."""
 
+import gc
+import json
 import os
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from harness import (
     serve,
 )
 
-from tollkeeper.testing import chunk, completion
+from tollkeeper._server.link import Link
+from tollkeeper.testing import DONE, chunk, completion
 
 ALL_ON = "[plugins.keys]\n[plugins.limits]\nrpm = 1000000\n[plugins.routing]\n"
 STALLED = int(os.environ.get("TOLLKEEPER_STALLED", "200"))
@@ -26,10 +29,7 @@ EVENT = http_chunk(chunk("x" * 60000))
 async def answer(stream: trio.SocketStream, received: Received) -> None:
     """A stream without end for who asks for one, a completion for others."""
     if b'"stream": true' not in received.body:
-        body = completion()
-        await stream.send_all(
-            http_reply(str(body).replace("'", '"').replace("None", "null").encode())
-        )
+        await stream.send_all(http_reply(json.dumps(completion()).encode()))
         return
     await stream.send_all(STREAM_HEAD)
     while True:
@@ -98,3 +98,38 @@ async def test_one_stream_at_full_speed_starves_nobody() -> None:
                         await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
             await client.aclose()
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector() -> None:
+    """Two objects that know each other would stay until it runs, with all they hold."""
+    calls = 50
+
+    async def brief(stream: trio.SocketStream, received: Received) -> None:
+        if b'"stream": true' not in received.body:
+            await answer(stream, received)
+            return
+        events = http_chunk(chunk("a") + chunk(None, finish="stop") + DONE)
+        await stream.send_all(STREAM_HEAD + events + b"0\r\n\r\n")
+
+    async with raw_upstream(brief) as upstream:
+        async with serve(openai_toml(upstream, plugins=ALL_ON)) as gateway:
+            link = Link(await gateway.connect())
+
+            async def ask(streamed: bool) -> None:
+                for _ in range(calls):
+                    await link.request(gateway.chat_bytes(stream=streamed))
+                    while await link.chunk():
+                        pass
+                gateway.settled.clear()
+                upstream.requests.clear()
+
+            for streamed in (False, True):
+                await ask(streamed)
+                gc.collect()
+                gc.disable()
+                try:
+                    await ask(streamed)
+                    assert gc.collect() < calls / 5
+                finally:
+                    gc.enable()
+            await link.aclose()

@@ -1,5 +1,6 @@
 """The SDKs for Node of three makers, before models of three makers."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,7 +101,8 @@ def test_ai_sdk(on: Stage, kind: str) -> None:
             "streamed": 7,
             "tool": [2, {"city": "Paris"}, SUNNY],
             "toolInStream": [SUNNY, 2],
-            "textBeforeTool": ["Let me see.", SUNNY],
+            "textBeforeTool": ["Let me see.", SUNNY] * 2,
+            "nextTurn": [2, SUNNY],
             "object": ADA,
             # Chat of OpenAI has no place for thoughts that this SDK would read.
             "thought": None if kind == "chat" else "Two and two.",
@@ -114,4 +116,8 @@ def test_ai_sdk(on: Stage, kind: str) -> None:
                 "again": "AI_RetryError",
             },
         }
+        # What the first turn said came back whole, whatever the client sent of it.
+        asked = on.asked(f"chatty with {model}")
+        assert asked
+        assert all("Four." in json.dumps(entry["body"]) for entry in asked)
     assert since(before, tries(on, "limited")) == [2, 2, 2]

@@ -54,6 +54,13 @@ def test_outside_the_table_the_type_is_invalid_request_error(code: str) -> None:
     assert document == {"error": wanted}
 
 
+def test_openais_body_does_not_tell_the_finer_code() -> None:
+    error, plain = Refused(404, "not_found", "no"), Refused(404, "not_found", "no")
+    error.detail_code = "thread_not_found"
+    assert error.body() == plain.body()
+    assert plain.detail_code is None
+
+
 def test_a_code_that_no_client_knows_cannot_be_sent() -> None:
     with pytest.raises(ValueError, match="'oops'"):
         Failed(500, "oops", "no")

@@ -98,7 +98,7 @@ class Wanted(msgspec.Struct):
 )
 def test_a_field_of_a_wrong_type_is_named(body: bytes, param: str | None) -> None:
     with pytest.raises(Refused) as caught:
-        decode_request(body, Wanted)
+        decode_request(body, msgspec.json.Decoder(Wanted))
     assert caught.value.param == param
 
 

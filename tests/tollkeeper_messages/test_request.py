@@ -241,6 +241,11 @@ def test_what_is_wrong_or_has_no_counterpart_is_a_400_that_names_it(
     assert refusal(**fields).param == param
 
 
+def test_a_refused_thread_says_so_in_the_word_that_sdks_look_for() -> None:
+    assert refusal(thread={"id": "t"}).detail_code == "thread_unsupported_request"
+    assert refusal(speed="fast").detail_code is None
+
+
 @pytest.mark.parametrize(
     "body",
     [

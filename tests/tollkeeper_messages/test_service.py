@@ -162,9 +162,14 @@ def test_an_error_has_anthropics_shape_and_word(error: ApiError, kind: str) -> N
     assert json.loads(COUNT.error_body(error)) == wanted
 
 
-def test_a_refused_thread_says_so_in_the_word_that_sdks_look_for() -> None:
-    body = json.loads(DIALECT.error_body(Refused(400, "invalid_request", "no", param="thread")))
-    assert body["error"]["details"] == {"error_code": "thread_unsupported_request"}
+def test_the_finer_code_of_an_error_stands_among_its_details() -> None:
+    refusal = Refused(404, "not_found", "no")
+    refusal.detail_code = "thread_not_found"
+    assert json.loads(DIALECT.error_body(refusal))["error"] == {
+        "type": "not_found_error",
+        "message": "no",
+        "details": {"error_code": "thread_not_found"},
+    }
 
 
 def test_what_a_client_of_anthropics_owes_is_a_billing_error() -> None:

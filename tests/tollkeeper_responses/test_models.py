@@ -63,3 +63,23 @@ async def test_a_writer_waits_until_there_is_something(autojump_clock: object) -
         pending.add(row())
         await pending.wait_filled()
         pending.written(pending.batch())
+
+
+def test_items_of_what_waits_are_found_by_their_org_as_long_as_it_waits() -> None:
+    pending = Pending()
+    older = row("r1")._replace(items=(("a", "old a"), ("b", "old b")))
+    newer = row("r2")._replace(items=(("b", "new b"),))
+    pending.add(older)
+    pending.add(newer)
+    ids = {"a", "b", "c"}
+    assert pending.find_items("default", ids) == {"a": "old a", "b": "new b"}
+    assert pending.find_items("acme", ids) == {}
+    pending.written([older])
+    assert pending.find_items("default", ids) == {"b": "new b"}
+    pending.pop("default", "r2")
+    assert pending.find_items("default", ids) == {}
+
+
+def test_items_of_what_waits_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MAX_PENDING_SIZE", 100)
+    assert not Pending().add(row()._replace(items=(("a", "x" * 100),)))

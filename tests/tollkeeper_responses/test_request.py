@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tollkeeper import Refused
-from tollkeeper_responses.request import read_request
+from tollkeeper_responses import request
+from tollkeeper_responses.models import Kept
+from tollkeeper_responses.request import continued, read_request, references, resolved
 
 HI = [{"role": "user", "content": "hi"}]
 FUNCTION = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
@@ -17,8 +19,8 @@ TOOL = {
 
 
 def read(keeps: bool = False, **fields: Any) -> tuple[Any, Any]:
-    request = {"model": "alias", "input": "hi", **fields}
-    chat, echo = read_request(json.dumps(request).encode(), keeps=keeps)
+    asked = {"model": "alias", "input": "hi", **fields}
+    chat, echo = read_request(json.dumps(asked).encode(), keeps=keeps)
     return json.loads(chat), json.loads(b"{" + echo + b"}")
 
 
@@ -149,7 +151,10 @@ def test_a_field_is_honoured(field: dict[str, Any], becomes: dict[str, Any]) -> 
         ({"tools": [FUNCTION], "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"tools": [FUNCTION], "tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].id"),
+        ({"input": [*HI, {"id": "x"}]}, "input[1].id"),
+        ({"input": [*HI, {"id": "x", "type": None}]}, "input[1].id"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].id"),
         ({"input": [*HI, {"type": "web_search_call", "id": "x"}]}, "input[1].type"),
         ({"input": [{"type": "computer_call_output", "output": {}}]}, "input[0].type"),
         ({"temperature": "hot"}, "temperature"),
@@ -231,3 +236,84 @@ def test_a_response_says_whether_it_is_kept(keeps: bool, asked: dict[str, Any]) 
 
 def test_storing_can_be_asked_for_where_it_is_on() -> None:
     assert read(keeps=True, store=True)[1]["store"] is True
+
+
+SAID = {"role": "assistant", "content": [{"type": "output_text", "text": "2"}]}
+
+
+def _user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def kept(response_id: str, previous: str | None, asked: list[Any], output: list[Any]) -> Kept:
+    response = {"id": response_id, "status": "completed", "output": output}
+    return Kept("o", response_id, previous, json.dumps(asked), json.dumps(response), 1)
+
+
+def test_a_request_is_continued_by_all_that_was_said_before_it() -> None:
+    first = kept("r1", None, [_user("1")], [SAID])
+    second = kept("r2", "r1", [_user("3"), _user("4")], [])
+    body = b'{"model": "m", "previous_response_id": "r2", "input": "5\\"", "x": [1]}'
+    whole, prepended = continued(body, [second, first])
+    assert prepended == 4
+    assert json.loads(whole) == {
+        "model": "m",
+        "previous_response_id": None,
+        "input": [
+            _user("1"),
+            SAID,
+            _user("3"),
+            _user("4"),
+            {"type": "message", **_user('5"')},
+        ],
+        "x": [1],
+    }
+    empty, _ = continued(b'{"model":"m","previous_response_id":"r1"}', [first])
+    assert json.loads(empty)["input"] == [_user("1"), SAID]
+
+
+REFERENCE = {"type": "item_reference", "id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("items", "found"),
+    [
+        ([REFERENCE], {0: "a"}),
+        ([*HI, {"id": "a"}, REFERENCE, {"id": "b", "type": None}], {1: "a", 2: "a", 3: "b"}),
+        ([{"type": "item_reference"}], {0: "None"}),
+        ([{}, {"type": None}, {"id": "a", "role": "user"}, {"type": "x", "id": "a"}, "a", 5], {}),
+        ("item_reference", {}),
+        ({"id": "a"}, {}),
+        (None, {}),
+    ],
+)
+def test_an_item_that_is_only_an_id_refers_to_another(items: object, found: object) -> None:
+    assert references(items) == found
+
+
+def test_items_stand_in_the_place_of_their_ids() -> None:
+    body = b'{"model": "m",  "input": [{"role": "user", "content": "hi"}, {"id": "a"}], "x": 1}'
+    item = '{"id":"a",  "type":"reasoning"}'
+    assert resolved(body, {1: "a"}, {"a": item, "b": "{}"}) == (
+        b'{"model": "m",  "input": [{"role": "user", "content": "hi"},%b], "x": 1}' % item.encode()
+    )
+
+
+def test_an_id_that_nothing_is_kept_of_is_refused_with_a_way_out() -> None:
+    body = json.dumps({"input": [REFERENCE, {"id": "b"}]}).encode()
+    with pytest.raises(Refused) as caught:
+        resolved(body, {0: "a", 1: "b"}, {"a": "{}"})
+    assert (caught.value.status, caught.value.param) == (400, "input[1].id")
+    assert "no item 'b' is kept here" in caught.value.message
+    assert "`store: false`" in caught.value.message
+    for way_out in ("`store = true`", "`store: false`"):
+        assert way_out in refusal_of(input=[REFERENCE]).message
+
+
+def test_ids_do_not_make_a_request_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "MAX_CONVERSATION", 9)
+    body = json.dumps({"input": [REFERENCE] * 3}).encode()
+    resolved(body, {0: "a", 1: "a", 2: "a"}, {"a": "123"})
+    with pytest.raises(Refused) as caught:
+        resolved(body, {0: "a", 1: "a", 2: "a"}, {"a": "1234"})
+    assert (caught.value.status, caught.value.param) == (400, "input")

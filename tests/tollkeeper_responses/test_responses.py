@@ -375,6 +375,110 @@ async def test_a_response_that_builds_on_itself_cannot_be_continued() -> None:
         assert (await gateway.post(PATH, body)).status == 400
 
 
+def refer(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "item_reference", "id": item["id"]}
+
+
+async def waited(gateway: TestGateway, waits: bool) -> None:
+    if not waits:
+        await written(gateway)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_translated_models_items_are_known_by_their_ids(waits: bool, stream: bool) -> None:
+    upstream = ScriptedUpstream()
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "let me see", "reasoning_content": "hm"}
+    choice = {"index": 0, "finish_reason": "tool_calls"}
+    said = {**message, "tool_calls": [{**call, "index": 0}]}
+    if stream:
+        whole = {"choices": [{**choice, "delta": said}]}
+        upstream.stream(b"data: " + json.dumps(whole).encode() + b"\n\n", b"data: [DONE]\n\n")
+    else:
+        upstream.reply({**completion(""), "choices": [{**choice, "message": said}]})
+    async with gateway_with(upstream) as gateway:
+        first = await ask(gateway, stream=stream)
+        await waited(gateway, waits)
+        references = [refer(item) for item in first["output"]]
+        result = {"type": "function_call_output", "call_id": "c", "output": "4"}
+        items = [{"role": "user", "content": "hi"}, *references, result]
+        second = await ask(gateway, items)
+        page = (await gateway.get(f"{PATH}/{second['id']}/input_items")).json()["data"]
+    assert [item["type"] for item in first["output"]] == ["reasoning", "message", "function_call"]
+    asked = json.loads(upstream.bodies[1])["messages"]
+    assert [each["role"] for each in asked] == ["user", "assistant", "tool"]
+    assert asked[1] == {**message, "content": asked[1]["content"], "tool_calls": [call]}
+    assert "let me see" in json.dumps(asked[1]["content"])
+    assert page[1:4] == [
+        {"status": "completed", **item} if item["type"] != "reasoning" else item
+        for item in reversed(first["output"])
+    ]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_native_models_items_are_known_by_their_ids(waits: bool) -> None:
+    upstream = native_upstream()
+    output: list[dict[str, Any]] = [
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "x", "id": "x_1"},
+    ]
+    upstream.reply(native(output=output))
+    upstream.reply(native(id="resp_2"))
+    upstream.reply(native(id="resp_3"))
+    async with gateway_with(upstream) as gateway:
+        await gateway.post(PATH, {"model": "test", "input": "a"})
+        await waited(gateway, waits)
+        items = [{"id": "rs_1"}, refer(output[1]), {"role": "user", "content": "b"}]
+        assert (await gateway.post(PATH, {"model": "test", "input": items})).status == 200
+        await waited(gateway, waits)
+        body = {"model": "test", "input": "c", "previous_response_id": "resp_2"}
+        assert (await gateway.post(PATH, body)).status == 200
+    whole = [*output, items[2]]
+    assert json.loads(upstream.bodies[1])["input"] == whole
+    asked = {"type": "message", "role": "user", "content": "c"}
+    assert json.loads(upstream.bodies[2])["input"] == [*whole, asked]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_item_that_is_not_kept_for_its_org_is_refused(waits: bool) -> None:
+    upstream = ScriptedUpstream()
+    async with gateway_with(upstream) as gateway:
+        first, unkept = await ask(gateway), await ask(gateway, store=False)
+        await waited(gateway, waits)
+
+        async def refused(item: dict[str, Any], org: str = "default") -> bool:
+            body = json.dumps({"model": "test", "input": [refer(item)]}).encode()
+            answered = await gateway.request("POST", PATH, body, {"x-org": org})
+            if answered.status == 200:
+                return False
+            told = answered.json()["error"]
+            return (answered.status, told["param"]) == (400, "input[0].id")
+
+        (item,) = first["output"]
+        assert await refused(unkept["output"][0])
+        assert await refused(item, "acme")
+        assert not await refused(item)
+        await waited(gateway, waits)
+        await gateway.request("DELETE", f"{PATH}/{first['id']}")
+        assert await refused(item)
+    assert len(upstream.bodies) == 3
+
+
+async def test_with_storing_off_an_items_id_passes_natively_or_is_refused() -> None:
+    body = {"model": "test", "input": [{"type": "item_reference", "id": "msg_1"}]}
+    upstream = native_upstream()
+    upstream.reply(native())
+    async with gateway_with(upstream, "") as gateway:
+        assert (await gateway.post(PATH, body)).status == 200
+    assert json.loads(upstream.bodies[0]) == body
+    async with gateway_with(ScriptedUpstream(), "") as gateway:
+        answered = await gateway.post(PATH, body)
+    told = answered.json()["error"]
+    assert (answered.status, told["param"]) == (400, "input[0].id")
+    assert "`store = true`" in told["message"]
+
+
 async def test_with_storing_off_a_conversation_is_continued_natively_or_refused() -> None:
     body = {"model": "test", "input": "x", "previous_response_id": "resp_up"}
     upstream = native_upstream()

@@ -17,6 +17,7 @@ from tollkeeper_responses.routes import (
     create_operation,
     deleted,
     input_page,
+    response_in,
 )
 from tollkeeper_responses.stream import ResponsesTranslation
 
@@ -214,6 +215,23 @@ def test_a_stream_ends_with_its_last_response_which_tells_the_usage(kind: str) -
     bare = ResponsesReader()
     bare.event(event(kind, b'{"usage": null}'))
     assert (bare.ended, bare.usage) == (True, b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b'{"object":"response","id":"r"}', b'{"object":"response","id":"r"}'),
+        (b'{"type":"response.completed","response":{"id":"r"}}', b'{"id":"r"}'),
+        (b'{"type":"x","delta":"\\"response\\""}', None),
+        (b'{"delta":"response"}', None),
+        (b'{"response":"x"}', None),
+        (b'{"object":"list"}', None),
+        (b"", None),
+    ],
+)
+def test_a_response_is_found_alone_and_inside_an_event(data: bytes, found: bytes | None) -> None:
+    span = response_in(data)
+    assert (None if span is None else data[span[0] : span[1]]) == found
 
 
 def kept(items: list[Any]) -> Kept:

@@ -13,7 +13,7 @@ from tollkeeper.storage import Database, make_database
 from tollkeeper_responses import service
 from tollkeeper_responses.models import Item, Kept
 from tollkeeper_responses.reply import Carried
-from tollkeeper_responses.service import Holding, continued, kept_of, read_items, response_in
+from tollkeeper_responses.service import Holding, kept_of, read_items
 
 BLOCK = {"type": "thinking", "thinking": "t", "signature": "s"}
 EXTRA = {"google": {"thought_signature": "g"}}
@@ -233,28 +233,6 @@ def row(response_id: str, previous: str | None = None, org: str = "default", at:
     return Kept(org, response_id, previous, asked, response(response_id), at)
 
 
-def test_a_request_is_continued_by_all_that_was_said_before_it() -> None:
-    first = Kept("o", "r1", None, json.dumps([user("1")]), response("r1", "c", said("2")), 1)
-    second = Kept("o", "r2", "r1", json.dumps([user("3"), user("4")]), response("r2", "c"), 2)
-    body = b'{"model": "m", "previous_response_id": "r2", "input": "5\\"", "x": [1]}'
-    whole, prepended = continued(body, [second, first])
-    assert prepended == 4
-    assert json.loads(whole) == {
-        "model": "m",
-        "previous_response_id": None,
-        "input": [
-            user("1"),
-            said("2"),
-            user("3"),
-            user("4"),
-            {"type": "message", **user('5"')},
-        ],
-        "x": [1],
-    }
-    empty, _ = continued(b'{"model":"m","previous_response_id":"r1"}', [first])
-    assert json.loads(empty)["input"] == [user("1"), said("2")]
-
-
 HELD = Holding(keeps=True, previous="r0", prepended=1)
 ASKED = json.dumps({"input": [user("old"), user("new")]}).encode()
 
@@ -283,21 +261,12 @@ def test_what_is_not_over_or_no_response_is_not_kept(data: bytes) -> None:
     assert kept_of("acme", HELD, ASKED, data, 9) is None
 
 
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (b'{"object":"response","id":"r"}', b'{"object":"response","id":"r"}'),
-        (b'{"type":"response.completed","response":{"id":"r"}}', b'{"id":"r"}'),
-        (b'{"type":"x","delta":"\\"response\\""}', None),
-        (b'{"delta":"response"}', None),
-        (b'{"response":"x"}', None),
-        (b'{"object":"list"}', None),
-        (b"", None),
-    ],
-)
-def test_a_response_is_found_alone_and_inside_an_event(data: bytes, found: bytes | None) -> None:
-    span = response_in(data)
-    assert (None if span is None else data[span[0] : span[1]]) == found
+def test_items_are_kept_by_the_ids_that_they_have() -> None:
+    items = [{"id": "a", "n": 1}, {"id": None}, {"id": 5}, {"id": ""}, {}, 5, {"id": "b"}]
+    kept = kept_of("acme", HELD, ASKED, response("r", "failed", *items).encode(), 9)
+    assert kept is not None
+    assert kept.items == (("a", '{"id": "a", "n": 1}'), ("b", '{"id": "b"}'))
+    assert kept.size == len(kept.input) + len(kept.response) + 30
 
 
 @pytest.fixture
@@ -327,6 +296,43 @@ def test_a_response_of_the_same_id_takes_the_place_of_the_one_before(connection:
     found = service.find(connection, "default", "r1")
     assert found is not None
     assert found.created_at == 2
+
+
+def with_items(response_id: str, *ids: str, org: str = "default", at: int = 5) -> Kept:
+    items = tuple((each, f"{each} of {org} {response_id}") for each in ids)
+    return row(response_id, org=org, at=at)._replace(items=items)
+
+
+def items_in(connection: Any, *ids: str, org: str = "default") -> dict[str, str]:
+    return service.find_items(connection, org, ids)
+
+
+def test_items_are_found_by_their_org_alone_and_the_later_of_two(connection: Any) -> None:
+    rows = [with_items("r1", "a", "b"), with_items("r2", "b"), with_items("r1", "a", org="acme")]
+    service.save(connection, rows)
+    found = {"a": "a of default r1", "b": "b of default r2"}
+    assert items_in(connection, "a", "b", "c") == found
+    assert items_in(connection, "a", "b", org="acme") == {"a": "a of acme r1"}
+    assert items_in(connection) == {}
+
+
+def test_many_items_are_saved_and_found(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"i{number}" for number in range(350)]
+    service.save(connection, [with_items("r1", *ids)])
+    assert set(items_in(connection, *ids)) == set(ids)
+    monkeypatch.setattr(service, "MAX_CONVERSATION", 100)
+    assert len(items_in(connection, *ids)) < 10
+
+
+def test_items_go_with_their_response(connection: Any) -> None:
+    rows = [with_items("r1", "a", at=1), with_items("r2", "b", at=2), with_items("r3", "c", at=3)]
+    service.save(connection, rows)
+    service.delete(connection, "default", "r1")
+    assert set(items_in(connection, "a", "b", "c")) == {"b", "c"}
+    service.delete_older(connection, 3)
+    assert set(items_in(connection, "a", "b", "c")) == {"c"}
+    service.save(connection, [with_items("r3", "d")])
+    assert set(items_in(connection, "c", "d")) == {"d"}
 
 
 def test_a_chain_is_followed_within_its_org_as_far_as_it_is_kept(connection: Any) -> None:

@@ -21,6 +21,9 @@ class _Request(msgspec.Struct):
     stream_options: dict[str, msgspec.Raw] | None = None
 
 
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
 class ChatDialect(Dialect):
     """`/v1/chat/completions`, the one canonical form that other dialects translate from and to."""
 
@@ -29,7 +32,7 @@ class ChatDialect(Dialect):
     def peek(self, exchange: Exchange) -> Asked:
         """Model, stream, usage wanted; raises `Refused` for a body that no upstream could take."""
         body = exchange.body
-        request = decode_request(body, _Request)
+        request = decode_request(body, _REQUEST)
         if not request.model:
             raise invalid_request("The request needs a model.", param="model")
         if not bytes(request.messages).startswith(b"["):

@@ -4,7 +4,6 @@ Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes th
 """
 
 import contextlib
-from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -53,25 +52,26 @@ class Wire(Protocol):
 
 
 class Delivery:
-    """One exchange's reply. `settle` is called before the client can know that it is over."""
+    """One exchange's reply, without its settlement: whoever handles the exchange adds that.
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        wire: Wire,
-        pipeline: Pipeline,
-        settle: Callable[[Outcome], None],
-    ) -> None:
+    A base and no part of the handler, for two objects that know each other would be a cycle, left
+    to the garbage collector with every call.
+    """
+
+    def __init__(self, exchange: Exchange, wire: Wire, pipeline: Pipeline) -> None:
         self.exchange = exchange
         self.wire = wire
         self.pipeline = pipeline
-        self.settle = settle
         self.status = 0
         """What the client was told; 0 before that."""
         self.streaming = False
         self.opaque = False
         """Whether what streams has no place for an error inside it."""
         self.reader: StreamReader | None = None
+
+    def settle(self, outcome: Outcome) -> None:
+        """Called before the client can know that the reply is over."""
+        raise NotImplementedError
 
     def head(self, status: int, headers: dict[str, str]) -> Head:
         """The head of the reply, with what plugins add."""
@@ -84,7 +84,7 @@ class Delivery:
         self.pipeline.reply(exchange, head)
         return head
 
-    async def answer(self, answer: Answer) -> None:
+    async def deliver(self, answer: Answer) -> None:
         """A reply that was made here."""
         body = self._tapped(answer.body)
         head = self.head(answer.status, {"content-type": answer.content_type})

@@ -33,24 +33,21 @@ async def handle(exchange: Exchange, wire: Wire, backstage: Backstage) -> None:
     try:
         await call.answer()
     except ClientGone:
-        call.settle(Outcome("gone", call.delivery.status))
+        call.settle(Outcome("gone", call.status))
     except Exception as error:
         await call.fail(error)
     finally:
         # Here after a cancellation, or when the client left while it was told of an error.
-        call.settle(Outcome(wire.cut, call.delivery.status))
+        call.settle(Outcome(wire.cut, call.status))
         await call.close_replies()
 
 
-class _Call:
+class _Call(Delivery):
     """One exchange being handled."""
 
     def __init__(self, exchange: Exchange, wire: Wire, backstage: Backstage) -> None:
-        self.exchange = exchange
-        self.wire = wire
+        super().__init__(exchange, wire, backstage.pipeline)
         self.backstage = backstage
-        self.pipeline = backstage.pipeline
-        self.delivery = Delivery(exchange, wire, backstage.pipeline, self.settle)
         self.settled = False
 
     async def answer(self) -> None:
@@ -70,12 +67,12 @@ class _Call:
         if answer is None and exchange.operation.answer is not None:
             answer = exchange.operation.answer(exchange)
         if answer is not None:
-            await self.delivery.answer(answer)
+            await self.deliver(answer)
             return
         await self._choose_deployments()
         reply = await pipeline.send(exchange)
         exchange.replies.append(reply)  # a wrapper's own is closed too
-        await self.delivery.relay(reply)
+        await self.relay(reply)
 
     def _peek(self) -> None:
         exchange = self.exchange
@@ -102,7 +99,7 @@ class _Call:
 
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong, as HTTP while that is possible, in the stream after."""
-        deployment, delivery = self.exchange.deployment, self.delivery
+        deployment = self.exchange.deployment
         secret = self.backstage.secret_of(deployment.provider) if deployment else ""
         answer = answer_for(error, secret)
         kind: OutcomeKind = "refused" if isinstance(answer, Refused) else "failed"
@@ -110,16 +107,14 @@ class _Call:
         if self.settled:
             raise ClientGone  # only writing can have failed: end the connection
         dialect = self.exchange.operation.dialect
-        if delivery.streaming and (delivery.opaque or dialect is None):
-            self.settle(Outcome(kind, delivery.status, answer))
+        if self.streaming and (self.opaque or dialect is None):
+            self.settle(Outcome(kind, self.status, answer))
             raise ClientGone  # a reply that is cut is all that can be shown
         try:
-            if delivery.streaming and dialect is not None:
-                await delivery.finish(dialect.error_event(answer), Outcome(kind, 200, answer))
+            if self.streaming and dialect is not None:
+                await self.finish(dialect.error_event(answer), Outcome(kind, 200, answer))
                 return
-            head = delivery.head(
-                answer.status, {"content-type": "application/json", **answer.headers}
-            )
+            head = self.head(answer.status, {"content-type": "application/json", **answer.headers})
             self.settle(Outcome(kind, answer.status, answer))
             await self.wire.send(head, self._error_body(answer))
         except ClientGone:
@@ -134,7 +129,7 @@ class _Call:
         if self.settled:
             return
         self.settled = True
-        exchange, reader = self.exchange, self.delivery.reader
+        exchange, reader = self.exchange, self.reader
         exchange.outcome = outcome
         if reader is not None and reader.usage and exchange.attempts:
             exchange.attempts[-1].usage_data = reader.usage

@@ -1,5 +1,6 @@
 """Requests as they arrive on a connection: httptools' callbacks turned into plain objects."""
 
+import functools
 import re
 from collections import deque
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ _HOST = re.compile(
     rb"(?:[\w-]{1,63}(?:\.[\w-]{1,63}){0,16}\.?|\[[\da-fA-F:.]{2,45}\]|)(?::\d{1,5})?"
 )
 """A name, an address, or nothing: what frameworks make of anything else is not to be relied on."""
+_ONE_HOST = "A request has one Host header."
 _ABSOLUTE = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 """What a proxy's request puts before the path; the host in it decides nothing here."""
 
@@ -45,10 +47,11 @@ class Incoming:
         self.target = target
         self.raw_headers = raw_headers
         self.version = version
-        self.headers: dict[str, str] = {}
-        for name, value in raw_headers:
-            key, text = name.decode("latin-1"), value.decode("latin-1")
-            self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        self.headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in raw_headers
+        }
+        if len(self.headers) != len(raw_headers):
+            self.headers = _joined(raw_headers)
         origin = target if target.startswith(b"/") else _ABSOLUTE.sub(b"", target) or b"/"
         path, _, self.query = origin.partition(b"?")
         self.raw_path = path
@@ -60,6 +63,15 @@ class Incoming:
         self.chunks: list[bytes] = []
         self.body_size = 0
         self.complete = False
+
+
+def _joined(raw_headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers of which some stand twice, their values joined as HTTP joins them."""
+    headers: dict[str, str] = {}
+    for name, value in raw_headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
 class RequestParser:
@@ -210,12 +222,18 @@ def refusal_of(request: Incoming) -> ApiError | None:
         return invalid_request("HTTP/1.0 has no transfer encodings.")
     if encoding is not None and encoding.lower() != "chunked":
         return invalid_request("The only transfer encoding is chunked.", status=501)
-    hosts = [value for name, value in request.raw_headers if name == b"host"]
-    if len(hosts) != 1 and (hosts or request.version == "1.1"):
-        return invalid_request("A request has one Host header.")
-    if hosts and not _HOST.fullmatch(hosts[0]):
-        return invalid_request("The Host header is no host.")
-    return None
+    host = request.headers.get("host")
+    if host is None:
+        return None if request.version == "1.0" else invalid_request(_ONE_HOST)
+    if _is_host(host):
+        return None
+    twice = [name for name, _ in request.raw_headers].count(b"host") > 1
+    return invalid_request(_ONE_HOST if twice else "The Host header is no host.")
+
+
+@functools.lru_cache(maxsize=256)
+def _is_host(host: str) -> bool:
+    return _HOST.fullmatch(host.encode("latin-1")) is not None
 
 
 def _head_too_large() -> ApiError:

@@ -158,21 +158,19 @@ class Link:
     async def request(self, data: bytes) -> None:
         """Write a request and read up to the end of the reply's head."""
         self._begin()
-        if self._channel is not None:
-            self._sent_before = self._channel.sent
-            self._post(self._channel, data)
+        if (channel := self._channel) is not None:
+            self._sent_before = channel.sent
+            try:
+                channel.post(data)
+                self._written = True
+            except trio.BrokenResourceError:
+                pass  # a connection that breaks here may still hold a reply: reading tells
             await self._read_head()
         elif len(data) <= SEND_AHEAD:
             await self._write(data)
             await self._read_head()
         else:
             await self._write_and_read(data)
-
-    def _post(self, channel: SocketChannel | TlsChannel, data: bytes) -> None:
-        """Write; a connection that breaks here may still hold a reply, so reading tells."""
-        with contextlib.suppress(trio.BrokenResourceError):
-            channel.post(data)
-            self._written = True
 
     async def _write_and_read(self, data: bytes) -> None:
         """A server may refuse before it has read everything: read while still writing."""

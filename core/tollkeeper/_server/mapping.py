@@ -51,6 +51,7 @@ _THEIRS: dict[Kind, tuple[int, str, str]] = {
 }
 
 _QUOTED = re.compile(r"(?<!\w)b?(['\"`])(?=\S)((?:\\.|.)*?)(?:\1(?!\w)|\Z)|“[^”]*", re.DOTALL)
+_DETAIL_CODE = re.compile(r"[a-z_]{1,64}")
 _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
 _MILLISECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
@@ -87,6 +88,8 @@ def map_upstream_error(error: UpstreamError, secret: str = "") -> ApiError:
     status = _status(error.status, details, words)
     kind = _kind(status, words, _prose(details, error.body))
     answer = _answer(kind, status, details, secret)
+    if kind not in _OURS:
+        answer.detail_code = _detail_code(details, secret)
     if answer.status in {409, 429} or answer.status >= 500:
         answer.headers |= _retry_headers(kind, error.headers, details, error.retry_after)
     return answer
@@ -192,6 +195,14 @@ def _answer(kind: Kind, status: int, details: Details, secret: str) -> ApiError:
     field = details.get("param")
     param = _blotted(field, secret) if isinstance(field, str) else None
     return Refused(status, _CODE_OF.get(status, "invalid_request"), message or text, param=param)
+
+
+def _detail_code(details: Details, secret: str) -> str | None:
+    """Anthropic's `details.error_code`, by which its SDKs recover; None where it is no code."""
+    listed = details.get("details")
+    code = listed.get("error_code") if isinstance(listed, dict) else None
+    found = _DETAIL_CODE.fullmatch(_blotted(code, secret)) if isinstance(code, str) else None
+    return found[0] if found is not None else None
 
 
 def _blotted(text: str, secret: str) -> str:

@@ -8,7 +8,7 @@ import inspect
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -113,13 +113,13 @@ class Pipeline:
             if not inspect.iscoroutinefunction(self.send):
                 raise PluginError(f"plugin {step.plugin}: wrap_send must return an async function")
 
-    async def authenticate(self, exchange: Exchange) -> Principal | None:
+    def authenticate(self, exchange: Exchange) -> Awaitable[Principal | None]:
         """The first answer."""
-        return cast("Principal | None", await self._first("authenticate", exchange))
+        return cast("Awaitable[Principal | None]", self._first("authenticate", exchange))
 
-    async def admit(self, exchange: Exchange) -> None:
+    def admit(self, exchange: Exchange) -> Awaitable[None]:
         """Every plugin, until one refuses."""
-        await self._every("admit", exchange)
+        return self._every("admit", exchange)
 
     async def transform_request(self, exchange: Exchange) -> bool:
         """Every plugin; each sees the body that the one before it left. Whether one changed it."""

@@ -198,11 +198,15 @@ class PooledUpstream:
             raise UpstreamError("broken", "a header for the upstream contains a line break")
         return start
 
+    def keep(self, link: Link) -> bool:
+        """Keep a connection whose reply was read to its end; whether it was one."""
+        if reusable := link.reusable:
+            self._pool.give_back(self.origin, link)
+        return reusable
+
     async def release(self, link: Link) -> None:
         """Keep a connection whose reply was read to its end, close any other."""
-        if link.reusable:
-            self._pool.give_back(self.origin, link)
-        else:
+        if not self.keep(link):
             await self._pool.drop(link)
 
 
@@ -235,7 +239,9 @@ class UpstreamReply:
         parts, size = [], 0
         if not self.closed and self._link.is_whole:
             whole = self._link.chunk_now()
-            await self.aclose()
+            self.closed = self._upstream.keep(self._link)
+            if not self.closed:
+                await self.aclose()
             return whole
         while part := await self.chunk():
             size += len(part)

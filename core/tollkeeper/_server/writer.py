@@ -60,7 +60,9 @@ class Writer:
         """A whole reply, in one write."""
         bodyless = head.status in (204, 304)
         data = self._prepare(head, {} if bodyless else {"content-length": str(len(body))})
-        await self._send(data if bodyless or self._current().method == "HEAD" else data + body)
+        if not bodyless and self._current().method != "HEAD":
+            data += body
+        await self._send(data)
 
     def _error_reply(self, error: ApiError) -> tuple[Head, bytes]:
         request_id = new_request_id()

@@ -190,6 +190,33 @@ def test_the_field_at_fault_is_kept() -> None:
     assert mapped(400, {**said("too high"), "param": ["n"]}).param is None
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "thread_unsupported_request"),
+        (404, "thread_not_found"),
+        (409, "thread_already_continued"),
+        (409, "thread_continue_in_flight"),
+        (429, "x" * 64),
+    ],
+)
+def test_the_finer_code_that_sdks_recover_by_is_kept(status: int, code: str) -> None:
+    assert mapped(status, {**said("no"), "details": {"error_code": code}}).detail_code == code
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 529])
+def test_the_finer_code_of_what_only_the_operator_can_act_on_is_not(status: int) -> None:
+    assert mapped(status, {**said("no"), "details": {"error_code": "a_code"}}).detail_code is None
+
+
+@pytest.mark.parametrize(
+    "details",
+    [None, "x", ["x"], *({"error_code": c} for c in (None, 5, "", "A", "a b", "a\n", "x" * 65))],
+)
+def test_a_finer_code_that_is_none_is_left_out(details: object) -> None:
+    assert mapped(400, {**said("no"), "details": details}).detail_code is None
+
+
 CONTEXT = [
     said("too long", "context_length_exceeded"),
     said("too long", 400, "exceed_context_size_error"),
@@ -381,6 +408,8 @@ def test_our_credential_is_blotted_out_of_signals_and_params_too() -> None:
     assert SECRET.encode() not in mapped(400, error, secret=SECRET).body()
     error = {**said("no"), "param": SECRET}
     assert SECRET.encode() not in mapped(400, error, secret=SECRET).body()
+    error = {**said("no"), "details": {"error_code": "hunter"}}
+    assert mapped(400, error, secret="hunter").detail_code is None
 
 
 def test_a_message_is_cut_to_a_length_that_fits_a_log_without_showing_half_a_secret() -> None:
