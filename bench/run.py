@@ -110,7 +110,8 @@ def memory(gateway: Gateway) -> float:
     total = 0.0
     for pid in processes(gateway):
         with contextlib.suppress(OSError):
-            total += int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+            found = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+            total += int(found[0]) if found else 0  # one that has just ended has none
     return total / 1024
 
 

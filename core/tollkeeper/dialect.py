@@ -38,12 +38,14 @@ class _Request(msgspec.Struct):
     model: str | None = None
     stream: bool | None = None
     stream_options: dict[str, msgspec.Raw] | None = None
+    max_tokens: int | None = None
+    n: int | None = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
 
 
-_ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"')
+_ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"', b'"max_tokens"', b'"n"')
 
 
 class StreamReader:

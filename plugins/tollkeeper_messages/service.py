@@ -24,7 +24,7 @@ from tollkeeper_messages.reply import BAD_JSON
 from tollkeeper_messages.request import chat_body
 from tollkeeper_messages.stream import MessagesReader, MessagesTranslation
 
-_ACTED_ON = (b'"model"', b'"stream"')
+_ACTED_ON = (b'"model"', b'"stream"', b'"max_tokens"')
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -49,6 +49,7 @@ class _Request(msgspec.Struct):
     model: str | None = None
     messages: msgspec.Raw = msgspec.Raw(b"")
     stream: bool | None = None
+    max_tokens: int | None = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)

@@ -44,7 +44,10 @@ DELETE = Operation(
     summary="Delete a kept response.",
 )
 
-_ACTED_ON = (b'"model"', b'"input"', b'"stream"', b'"store"', b'"previous_response_id"')
+_ACTED_ON = (
+    *(b'"model"', b'"input"', b'"stream"', b'"store"', b'"previous_response_id"'),
+    b'"max_output_tokens"',
+)
 _FINAL = frozenset({b'"response.completed"', b'"response.failed"', b'"response.incomplete"'})
 """Types of the events that end a stream, as JSON."""
 _TYPE = re.compile(rb'"([a-z_.]+)"')
@@ -67,6 +70,7 @@ class _Request(msgspec.Struct):
     model: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"null")
     stream: bool | None = None
+    max_output_tokens: int | None = None
     store: bool | None = None
     previous_response_id: str | None = None
     conversation: msgspec.Raw = msgspec.Raw(b"null")

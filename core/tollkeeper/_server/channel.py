@@ -112,7 +112,7 @@ class SocketChannel:
         """
         self._listener = listener
         if self._poller is not None and listener is not None and self._readable:
-            self._poller.read_on(self)
+            self._poller.look_again(self._raw.fileno())
         return self._poller is not None
 
     def post(self, data: bytes) -> None:

@@ -9,7 +9,11 @@ from tollkeeper.exchange import Exchange, Operation
 from tollkeeper.jsongate import check_shape, decode_request, refuse_twins
 from tollkeeper.sse import DONE_EVENT, make_event
 
-_ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"')
+_ACTED_ON = (
+    *(b'"model"', b'"stream"', b'"stream_options"'),
+    *(b'"max_completion_tokens"', b'"max_tokens"', b'"n"'),
+)
+"""What is typed, and may stand once: what bounds the cost of a request too."""
 
 
 class _Request(msgspec.Struct):
@@ -19,6 +23,9 @@ class _Request(msgspec.Struct):
     messages: msgspec.Raw = msgspec.Raw(b"")
     stream: bool | None = None
     stream_options: dict[str, msgspec.Raw] | None = None
+    max_completion_tokens: int | None = None
+    max_tokens: int | None = None
+    n: int | None = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)

@@ -190,10 +190,13 @@ class Connection(Writer):
     async def _linger(self) -> None:
         """End our side first and take what is still coming, so that no reset eats the reply."""
         self._lingering = True
-        try:
-            await self._stream.send_eof()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            return
+        with trio.move_on_after(self._settings.write_timeout) as patience:
+            try:
+                await self._stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                return
+        if patience.cancelled_caught:
+            return  # a client that takes nothing any more
         unread = self._request is not None and not self._request.complete
         if unread or self._failure is not None:
             with trio.move_on_after(LINGER_SECONDS):

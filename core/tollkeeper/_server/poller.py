@@ -65,8 +65,16 @@ class Poller:
             trio.lowlevel.reschedule(flusher)
 
     def read_on(self, watched: Watched) -> None:
-        """Call `watched.on_ready` again in the next pass: it left something unread."""
+        """Call `watched.on_ready` again in the next pass: it left something unread.
+
+        From within `on_ready` only. Anywhere else the poller may wait already: see `look_again`.
+        """
         self._unread.append(watched)
+
+    def look_again(self, fd: int) -> None:
+        """Tell of a socket anew if it is ready: setting its interest looks at it, as an edge."""
+        if fd in self._watched:
+            self._epoll.modify(fd, _INTEREST)
 
     async def run(self) -> None:
         """Pass readiness on, for as long as the run lasts."""

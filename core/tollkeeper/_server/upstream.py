@@ -166,6 +166,7 @@ class PooledUpstream:
         except BaseException:
             await self._pool.drop(link)
             raise
+        link.deadline = end
         return UpstreamReply(self, link, end)
 
     def deadline(self, seconds: float) -> float:
@@ -226,22 +227,27 @@ class UpstreamReply:
         if self.closed:
             return b""
         if data := self._link.chunk_now():
-            return data
+            return self._last(data)
         upstream = self._upstream
         self._link.deadline = min(self._end, upstream.deadline(upstream.settings.idle_timeout))
         data = await self._link.chunk()
+        self._link.deadline = self._end  # a client may take long for what is here already
         if not data:
             await self.aclose()
+        return self._last(data) if data else data
+
+    def _last(self, data: bytes) -> bytes:
+        """What was read; where it ends the reply, the connection is kept at once."""
+        if self._link.is_whole:
+            self.closed = self._upstream.keep(self._link)
         return data
 
     async def read(self) -> bytes:
         """The whole body, up to `MAX_BODY`."""
         parts, size = [], 0
         if not self.closed and self._link.is_whole:
-            whole = self._link.chunk_now()
-            self.closed = self._upstream.keep(self._link)
-            if not self.closed:
-                await self.aclose()
+            whole = self._last(self._link.chunk_now())
+            await self.aclose()
             return whole
         while part := await self.chunk():
             size += len(part)

@@ -140,6 +140,15 @@ def test_a_model_may_have_any_name(name: str) -> None:
     assert peek(body)[0] == name
 
 
+@pytest.mark.parametrize("field", ["n", "max_tokens", "max_completion_tokens"])
+def test_what_bounds_the_cost_is_typed_and_may_stand_once(field: str) -> None:
+    body = b'{"model": "m", "messages": [], "%b": %b}'
+    peek(body % (field.encode(), b"3"))
+    peek(body % (field.encode(), b"null"))
+    assert refusal_of(body % (field.encode(), b'"3"')).param == field
+    assert refusal_of(body % (field.encode(), b'3, "%b": 4' % field.encode())).param == field
+
+
 def test_a_whole_usage_is_believed() -> None:
     data = {
         "prompt_tokens": 10,
