@@ -80,7 +80,8 @@ class Link:
 
     def on_message_begin(self) -> None:
         """A second final reply to one request means that the connection is out of step."""
-        self._surplus = self._surplus or self._done
+        if self._done:
+            raise ValueError("a second reply")  # or it would be taken for a part of the first
 
     def on_message_complete(self) -> None:
         """The body is whole."""
@@ -111,7 +112,10 @@ class Link:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._failure = f"the reply is not HTTP: {error}"
+            if self._done:
+                self._surplus = True  # the reply itself is whole
+            else:
+                self._failure = f"the reply is not HTTP: {error}"
         if self._head_size > MAX_HEAD and not self._head_done:
             self._failure = "the head of the reply is too large"
 

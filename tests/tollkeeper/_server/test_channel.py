@@ -152,6 +152,29 @@ async def test_a_listener_hears_everything_and_the_end_and_a_pause_holds_it_back
     await channel.aclose()
 
 
+async def test_a_pause_that_ends_while_nothing_else_happens_goes_on_where_it_was() -> None:
+    channel, other = await pair()
+    heard: list[bytes] = []
+
+    def hear(data: bytes) -> None:
+        heard.append(data)
+        channel.listen(None)
+
+    if not channel.listen(hear):
+        pytest.skip("this system has no epoll")
+    await other.send_all(b"a" * 150_000)
+    with trio.fail_after(2):
+        for reads in (1, 2, 3):
+            while len(heard) < reads:
+                await trio.sleep(0.001)
+            await trio.sleep(0.02)
+            assert len(heard) == reads
+            channel.listen(hear)
+    assert sum(map(len, heard)) == 150_000
+    await channel.aclose()
+    await other.aclose()
+
+
 async def test_without_epoll_everything_works_by_trios_own_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,7 +4,9 @@ import pytest
 import trio
 import trio.testing
 
+from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.connection import Connection
+from tollkeeper._server.delivery import ClientGone
 from tollkeeper._server.incoming import Incoming
 from tollkeeper.exchange import Head
 from tollkeeper.settings import ServerSettings
@@ -97,3 +99,25 @@ async def test_a_draining_connection_says_that_it_closes(
     data = await talk(answer, b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert data.count(b"HTTP/1.1 200 OK") == 1
     assert b"connection: close" in data
+
+
+async def test_a_client_that_takes_nothing_any_more_is_closed_and_not_waited_for() -> None:
+    left = trio.Event()
+
+    async def pour(request: Incoming, connection: Connection) -> None:
+        request.keep_alive = False
+        with pytest.raises(ClientGone):
+            await connection.begin(Head(200, {}), b"x" * 20_000_000)
+        left.set()
+
+    ours, theirs = trio.socket.socketpair()
+    settings = ServerSettings(write_timeout=0.1)
+    connection = Connection(SocketChannel(ours), "test", settings, pour)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await theirs.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        with trio.fail_after(2):
+            await left.wait()
+            while nursery.child_tasks:
+                await trio.sleep(0.01)
+    theirs.close()

@@ -46,6 +46,18 @@ async def test_repeated_headers_are_joined_and_names_are_lower_case() -> None:
     assert link.headers["x-a"] == "1, 2"
 
 
+@pytest.mark.parametrize(
+    "more", [b"HTTP/1.1 400 Bad\r\nContent-Length: 3\r\nX-B: 1\r\n\r\nxyz", b"\x00junk"]
+)
+async def test_what_comes_in_the_same_breath_behind_a_reply_is_no_part_of_it(more: bytes) -> None:
+    link, server = connected()
+    await server.send_all(SIZED + more)
+    await link.request(b"x")
+    assert (link.status, "x-b" in link.headers) == (200, False)
+    assert await body_of(link) == b"abcde"
+    assert not link.reusable
+
+
 async def test_interim_replies_are_skipped() -> None:
     link, server = connected()
     await server.send_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 X\r\nlink: a\r\n\r\n" + SIZED)

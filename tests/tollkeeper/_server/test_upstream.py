@@ -107,6 +107,20 @@ async def test_each_deadline_is_kept(script: Script, settings: dict[str, float])
     assert raised.value.fault == "timeout"
 
 
+async def in_two_parts(stream: trio.SocketStream, _received: Received) -> None:
+    await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n")
+    await trio.sleep(0.05)
+    await stream.send_all(b"x" * 10_000_000)
+
+
+async def test_a_client_that_takes_long_for_what_has_arrived_is_no_fault_of_the_upstream() -> None:
+    async with pooled(in_two_parts, idle_timeout=0.2) as (upstream, _):
+        reply = await upstream.send(GET, None)
+        taken = len(await reply.chunk())
+        await trio.sleep(0.6)
+        assert taken + len(await reply.read()) == 10_000_000
+
+
 async def test_nobody_there_is_a_connect_fault_and_an_unwilling_kernel_a_timeout() -> None:
     pool = Pool()
     nobody = ProviderSettings(kind="x", base_url="http://127.0.0.1:1/v1")
