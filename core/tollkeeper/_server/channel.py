@@ -34,6 +34,8 @@ class SocketChannel:
         self._error = ""
         self.blocked = False
         """Whether the kernel takes no more until the other side reads."""
+        self.broken = False
+        """Whether what a listener heard ended by an error, such as a reset."""
         self.sent = 0
         """Bytes that the kernel has taken."""
         if self._poller is not None:
@@ -73,7 +75,7 @@ class SocketChannel:
             self._readable = False
             return
         except OSError:
-            data = b""  # broken, and so at its end
+            data, self.broken = b"", True
         # An end told in the same breath as the data makes no edge of its own.
         self._readable = len(data) == READ_SIZE or (self._ending and bool(data))
         listener(data)

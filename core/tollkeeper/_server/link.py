@@ -95,6 +95,8 @@ class Link:
         """Take what has come, `b""` for the end, and wake whoever can go on."""
         if not data:
             self._ended = True
+            if self._channel is not None and self._channel.broken and not self._done:
+                self._failure = "the connection broke"
         elif self._done:
             self._surplus = True
         else:
@@ -146,13 +148,13 @@ class Link:
 
     def is_alive(self) -> bool:
         """Whether the idle connection is still quiet."""
-        quiet = self._channel is not None and self._channel.is_quiet
-        return quiet and not (self._ended or self._surplus or self._failure)
+        quiet = getattr(self._stream, "is_quiet", False)
+        return bool(quiet) and not (self._ended or self._surplus or self._failure)
 
     @property
     def is_untouched(self) -> bool:
         """Whether not a byte of the last request went out: another connection may take it."""
-        return self._channel is not None and self._channel.sent == self._sent_before
+        return getattr(self._stream, "sent", None) == self._sent_before
 
     def expire(self) -> None:
         """Wake whoever waits for this connection: its deadline has passed."""
@@ -162,8 +164,8 @@ class Link:
     async def request(self, data: bytes) -> None:
         """Write a request and read up to the end of the reply's head."""
         self._begin()
+        self._sent_before = getattr(self._stream, "sent", -1)
         if (channel := self._channel) is not None:
-            self._sent_before = channel.sent
             try:
                 channel.post(data)
                 self._written = True

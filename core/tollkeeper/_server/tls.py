@@ -24,6 +24,11 @@ class TlsChannel:
         return self._channel.blocked
 
     @property
+    def broken(self) -> bool:
+        """Whether what a listener heard ended by an error of the connection below."""
+        return self._channel.broken
+
+    @property
     def sent(self) -> int:
         """Bytes that the kernel has taken, TLS's own included."""
         return self._channel.sent

@@ -1,5 +1,7 @@
 """The pool, its deadlines, and the httpx client over it. Real sockets."""
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,7 +29,12 @@ async def pooled(
             nursery.cancel_scope.cancel()
 
 
-async def test_requests_go_to_the_base_url_and_connections_are_used_again() -> None:
+@pytest.mark.parametrize("epoll", [True, False])
+async def test_requests_go_to_the_base_url_and_connections_are_used_again(
+    epoll: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not epoll:
+        monkeypatch.setattr("tollkeeper._server.channel.current_poller", lambda: None)
     async with pooled(replying(http_reply(b"yes"))) as (upstream, raw):
         for _ in range(3):
             reply = await upstream.send(GET, None)
@@ -119,6 +126,24 @@ async def test_a_client_that_takes_long_for_what_has_arrived_is_no_fault_of_the_
         taken = len(await reply.chunk())
         await trio.sleep(0.6)
         assert taken + len(await reply.read()) == 10_000_000
+
+
+@pytest.mark.parametrize("epoll", [True, False])
+async def test_a_reset_is_no_end_of_a_body_that_the_connection_delimits(
+    epoll: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reset(stream: trio.SocketStream, _received: Received) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await trio.sleep(0.02)
+        linger = struct.pack("ii", 1, 0)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await trio.aclose_forcefully(stream)
+
+    if not epoll:
+        monkeypatch.setattr("tollkeeper._server.channel.current_poller", lambda: None)
+    async with pooled(reset) as (upstream, _):
+        with pytest.raises(UpstreamError, match="broke"):
+            await read_whole(upstream)
 
 
 async def test_nobody_there_is_a_connect_fault_and_an_unwilling_kernel_a_timeout() -> None:
