@@ -113,7 +113,7 @@ class Link:
             self._head_size += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._done:
                 self._surplus = True  # the reply itself is whole
             else:
