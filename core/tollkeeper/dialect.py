@@ -14,7 +14,7 @@ import msgspec
 
 from tollkeeper.errors import ApiError, invalid_request
 from tollkeeper.exchange import Usage
-from tollkeeper.jsongate import check_shape, decode_request, refuse_twins
+from tollkeeper.jsongate import Once, check_shape, decode_request
 from tollkeeper.jsonspan import find_value, quote, replace_value
 from tollkeeper.sse import MAX_EVENT, make_event
 
@@ -45,7 +45,7 @@ class _Request(msgspec.Struct):
 _REQUEST = msgspec.json.Decoder(_Request)
 
 
-_ACTED_ON = (b'"model"', b'"stream"', b'"stream_options"', b'"max_tokens"', b'"n"')
+_ONCE = Once("model", "stream", "stream_options", "max_tokens", "n")
 
 
 class StreamReader:
@@ -177,7 +177,7 @@ class Dialect:
         """Model and stream of the body; raises `Refused` where no upstream could take it."""
         request = decode_request(exchange.body, _REQUEST)
         check_shape(exchange.body)
-        refuse_twins(exchange.body, _ACTED_ON)
+        _ONCE.check(exchange.body)
         model = request.model or self.default_model
         if not model:
             raise invalid_request("The request needs a model.", param="model")

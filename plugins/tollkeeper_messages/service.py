@@ -19,12 +19,12 @@ from tollkeeper import (
     Usage,
     invalid_request,
 )
-from tollkeeper.jsongate import check_shape, decode_request, refuse_twins
+from tollkeeper.jsongate import Once, check_shape, decode_request
 from tollkeeper_messages.reply import BAD_JSON
 from tollkeeper_messages.request import chat_body
 from tollkeeper_messages.stream import MessagesReader, MessagesTranslation
 
-_ACTED_ON = (b'"model"', b'"stream"', b'"max_tokens"')
+_ONCE = Once("model", "stream", "max_tokens")
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -97,7 +97,7 @@ class MessagesDialect(Dialect):
         if not bytes(request.messages).startswith(b"["):
             raise invalid_request("The request needs an array of messages.", param="messages")
         check_shape(body)
-        refuse_twins(body, _ACTED_ON)
+        _ONCE.check(body)
         return Asked(request.model, bool(request.stream), wants_usage=True)
 
     def usage(self, data: bytes) -> Usage | None:

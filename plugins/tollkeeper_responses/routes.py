@@ -24,7 +24,7 @@ from tollkeeper import (
     replace_value,
 )
 from tollkeeper.canonical import JsonObject
-from tollkeeper.jsongate import check_shape, decode_request, refuse_twins
+from tollkeeper.jsongate import Once, check_shape, decode_request
 from tollkeeper_responses.models import Kept
 from tollkeeper_responses.reply import BAD_JSON, Frame
 from tollkeeper_responses.request import read_request
@@ -44,10 +44,7 @@ DELETE = Operation(
     summary="Delete a kept response.",
 )
 
-_ACTED_ON = (
-    *(b'"model"', b'"input"', b'"stream"', b'"store"', b'"previous_response_id"'),
-    b'"max_output_tokens"',
-)
+_ONCE = Once("model", "input", "stream", "store", "previous_response_id", "max_output_tokens")
 _FINAL = frozenset({b'"response.completed"', b'"response.failed"', b'"response.incomplete"'})
 """Types of the events that end a stream, as JSON."""
 _TYPE = re.compile(rb'"([a-z_.]+)"')
@@ -119,7 +116,7 @@ class ResponsesDialect(Dialect):
         if not is_given and not request.previous_response_id and set(stand_ins) == {b"null"}:
             raise invalid_request("The request needs an input, text or array.", param="input")
         check_shape(body)
-        refuse_twins(body, _ACTED_ON)
+        _ONCE.check(body)
         return Asked(request.model, bool(request.stream))
 
     def error_in(self, data: bytes) -> bytes | None:

@@ -6,13 +6,10 @@ from tollkeeper.chunks import ChunkReader
 from tollkeeper.dialect import Asked, Dialect, StreamReader
 from tollkeeper.errors import ApiError, invalid_request
 from tollkeeper.exchange import Exchange, Operation
-from tollkeeper.jsongate import check_shape, decode_request, refuse_twins
+from tollkeeper.jsongate import Once, check_shape, decode_request
 from tollkeeper.sse import DONE_EVENT, make_event
 
-_ACTED_ON = (
-    *(b'"model"', b'"stream"', b'"stream_options"'),
-    *(b'"max_completion_tokens"', b'"max_tokens"', b'"n"'),
-)
+_ONCE = Once("model", "stream", "stream_options", "max_completion_tokens", "max_tokens", "n")
 """What is typed, and may stand once: what bounds the cost of a request too."""
 
 
@@ -45,7 +42,7 @@ class ChatDialect(Dialect):
         if not bytes(request.messages).startswith(b"["):
             raise invalid_request("The request needs an array of messages.", param="messages")
         check_shape(body)
-        refuse_twins(body, _ACTED_ON)
+        _ONCE.check(body)
         usage = (request.stream_options or {}).get("include_usage")
         wants_usage = usage is not None and bytes(usage) == b"true"
         return Asked(request.model, bool(request.stream), wants_usage)
