@@ -74,7 +74,7 @@ class ChunkReader(StreamReader):
 
     def _without_usage(self, data: bytes) -> bytes | None:
         """Note the usage; where the client did not ask for it, take it or its whole event out."""
-        span = find_value(data, b"usage") if b'"usage"' in data else None
+        span = find_value(data, b"usage")
         if span is None or data[span[0] : span[0] + 1] != b"{":
             return data
         self.usage = data[span[0] : span[1]]

@@ -43,8 +43,6 @@ class _Request(msgspec.Struct):
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
-
-
 _ONCE = Once("model", "stream", "stream_options", "max_tokens", "n")
 
 

@@ -56,10 +56,11 @@ class ChatDialect(Dialect):
         return make_event(error.body()) + DONE_EVENT
 
 
+CHAT_DIALECT = ChatDialect()
 CHAT = Operation(
     name="chat",
     method="POST",
     path="/v1/chat/completions",
-    dialect=ChatDialect(),
+    dialect=CHAT_DIALECT,
     summary="Create a chat completion. Streams server-sent events when `stream` is true.",
 )

@@ -8,8 +8,9 @@ import trio
 from tollkeeper._server.delivery import ClientGone, Delivery, Wire
 from tollkeeper._server.failures import answer_for, log_failure, unauthenticated
 from tollkeeper._server.pipeline import Pipeline
+from tollkeeper._server.sending import not_offered
 from tollkeeper.dialect import Dialect
-from tollkeeper.errors import ApiError, Refused, invalid_request, model_not_found
+from tollkeeper.errors import ApiError, Refused, model_not_found
 from tollkeeper.exchange import Deployment, Exchange, Outcome, OutcomeKind, Usage
 
 log = logging.getLogger("tollkeeper")
@@ -94,8 +95,7 @@ class _Call(Delivery):
         known = dialect is not None and self.backstage.deployments_of(exchange.model, dialect)
         if known is None or dialect is None:
             return model_not_found(exchange.model)
-        message = f"The model '{exchange.model}' does not offer {exchange.operation.path}."
-        return invalid_request(message, param="model")
+        return not_offered(exchange)
 
     async def fail(self, error: Exception) -> None:
         """Tell the client what went wrong, as HTTP while that is possible, in the stream after."""

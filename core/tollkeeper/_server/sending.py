@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tollkeeper._server.chat import CHAT
+from tollkeeper._server.chat import CHAT, CHAT_DIALECT
 from tollkeeper._server.mapping import read_error
 from tollkeeper.dialect import Dialect
-from tollkeeper.errors import ApiError, UpstreamError, invalid_request
+from tollkeeper.errors import ApiError, Refused, UpstreamError, invalid_request
 from tollkeeper.exchange import Attempt, Exchange, Reply
 from tollkeeper.gateway import Clock, Provider
 from tollkeeper.sse import DONE, Splitter, data_of, split_events
@@ -38,7 +38,6 @@ _STATUS_OF = {
     "content_filter": 400,
 }
 CHAT_ONLY = frozenset({"chat"})
-CHAT_DIALECT = CHAT.dialect or Dialect()
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
@@ -73,8 +72,13 @@ class Sender:
         if deployment is None or dialect is None:
             raise RuntimeError("send was called before a deployment was chosen")
         number = len(exchange.attempts) + 1
-        attempt = Attempt(deployment, number, self._clock.monotonic())
-        attempt.operation, attempt.body = exchange.operation, exchange.body
+        attempt = Attempt(
+            deployment,
+            number,
+            self._clock.monotonic(),
+            operation=exchange.operation,
+            body=exchange.body,
+        )
         exchange.attempts.append(attempt)
         try:
             translation = None
@@ -104,11 +108,16 @@ def _clarify(error: UpstreamError | ApiError, dialect: Dialect) -> None:
         error.param = own
 
 
+def not_offered(exchange: Exchange) -> Refused:
+    """The refusal where no provider of a model can do what is asked."""
+    message = f"The model '{exchange.model}' does not offer {exchange.operation.path}."
+    return invalid_request(message, param="model")
+
+
 def _turn_into_chat(exchange: Exchange, attempt: Attempt, dialect: Dialect) -> Translation:
     turned = dialect.to_chat(exchange)
     if turned is None:
-        message = f"The model '{exchange.model}' does not offer {exchange.operation.path}."
-        raise invalid_request(message, param="model")
+        raise not_offered(exchange)
     attempt.operation = CHAT
     attempt.body, translation = turned
     return translation

@@ -1,8 +1,8 @@
 """Which operation a request means, and when a generation is empty."""
 
 from tollkeeper import Operation
+from tollkeeper._server.chat import CHAT_DIALECT
 from tollkeeper._server.generation import Generation
-from tollkeeper._server.sending import CHAT_DIALECT
 from tollkeeper.testing import open_gateway
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from tollkeeper._server.chat import CHAT
+from tollkeeper._server.chat import CHAT, CHAT_DIALECT
 from tollkeeper._server.pipeline import Pipeline, collect_steps
-from tollkeeper._server.sending import CHAT_DIALECT, Sender
+from tollkeeper._server.sending import Sender
 from tollkeeper.errors import Refused, UpstreamError
 from tollkeeper.exchange import Attempt, Deployment, Exchange, Reply
 from tollkeeper.gateway import Clock
