@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test nightly check format docs tools bench bench-peers bench-profile clean
+.PHONY: demo test nightly torture check format docs tools bench bench-peers bench-profile clean
 
 demo: $(VENV)/.runtime
 	@exec $(BIN)/tollkeeper demo
@@ -17,6 +17,11 @@ nightly: $(STAMP)
 	TOLLKEEPER_RECHUNKINGS=200000 TOLLKEEPER_HOSTILE=20000 TOLLKEEPER_CANCELS=100000 \
 	TOLLKEEPER_STALLED_SECONDS=300 $(BIN)/python -m pytest tests/story/test_rechunking.py \
 	tests/story/test_hostile_inputs.py tests/story/test_scale.py
+
+# Money under kill -9, faults and full disks: about a quarter of an hour. Prints its seed first.
+torture: $(STAMP)
+	$(BIN)/python tests/torture/run.py
+	TOLLKEEPER_OVERSHOOTS=200 $(BIN)/python -m pytest tests/tollkeeper_budgets -k overshoot
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -34,7 +39,8 @@ docs: $(STAMP)
 
 # What single tests want from Debian and npm. Without it they are skipped, except in CI.
 tools:
-	command -v node curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm curl; }
+	for tool in node curl chromium; do command -v $$tool >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq nodejs npm curl chromium; break; }; done
 	npm install --no-audit --no-fund --loglevel=error --prefix tests/node
 
 $(VENV)/.runtime: pyproject.toml

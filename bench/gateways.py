@@ -38,23 +38,29 @@ class Gateway:
         return self.key + "".join(f"\r\n{k}: {v}" for k, v in self.headers.items())
 
 
-def tollkeeper(folder: Path) -> Gateway:
-    """Tollkeeper with keys, limits and routing on."""
+MONEY = "tollkeeper with metering and budgets"
+
+
+def tollkeeper(folder: Path, *, money: bool = False) -> Gateway:
+    """Tollkeeper with keys, limits and routing on; with `money` metering and budgets too."""
     models = "".join(
-        f'[models.{m}]\ndeployments = [{{ provider = "up", model = "{m}" }}]\n' for m in MODELS
+        f'[models.{m}]\ndeployments = [{{ provider = "up", model = "{m}" }}]\n'
+        f'price = {{ input = "0.15", output = "0.60" }}\nmax_output = 1000\n'
+        for m in MODELS
     )
     models += "".join(
         f'[models.messages-{m}]\ndeployments = [{{ provider = "other", model = "{m}" }}]\n'
         for m in TRANSLATED
     )
-    config = folder / "tollkeeper.toml"
+    name, port = ("money", 8108) if money else ("tollkeeper", 8101)
+    config = folder / f"{name}.toml"
     config.write_text(
-        '[server]\nbind = "127.0.0.1:8101"\nmax_connections = 20000\n'
-        '[storage]\nurl = "sqlite:///bench.db"\n'
+        f'[server]\nbind = "127.0.0.1:{port}"\nmax_connections = 20000\n'
+        f'[storage]\nurl = "sqlite:///{name}.db"\n'
         f'[providers.up]\nkind = "openai"\nbase_url = "{UPSTREAM}/v1"\ncredential = "sk-x"\n'
         f'[providers.other]\nkind = "anthropic"\nbase_url = "{UPSTREAM}"\ncredential = "sk-x"\n'
         f"{models}[plugins.keys]\n[plugins.limits]\nrpm = 1000000\n[plugins.routing]\n"
-        "[plugins.openai]\n[plugins.anthropic]\n"
+        "[plugins.openai]\n[plugins.anthropic]\n" + (_MONEY if money else "")
     )
     command = [sys.executable, "-m", "tollkeeper"]
     create = ["keys", "create", "--name", "bench", "--rpm", "1000000", "--json"]
@@ -62,7 +68,18 @@ def tollkeeper(folder: Path) -> Gateway:
         [*command, *create, "--config", str(config)], check=True, capture_output=True, text=True
     )
     key = json.loads(made.stdout)["key"]
-    return Gateway("tollkeeper", 8101, [*command, "serve", "--config", str(config)], key)
+    serve = [*command, "serve", "--config", str(config)]
+    return Gateway(MONEY if money else "tollkeeper", port, serve, key)
+
+
+_MONEY = """
+[plugins.metering]
+[plugins.budgets]
+limits = [
+    { scope = "key", amount = "1000000", period = "day" },
+    { scope = "org", amount = "1000000", period = "month" },
+]
+"""
 
 
 def stock() -> Gateway:
@@ -160,6 +177,7 @@ def all_gateways(folder: Path) -> list[Gateway]:
     found = [
         direct,
         tollkeeper(folder),
+        tollkeeper(folder, money=True),
         stock(),
         litellm(folder),
         portkey(),

@@ -21,7 +21,7 @@ from gateways import BENCH, UPSTREAM_PORT, Gateway, tollkeeper
 from run import SMALL, cpu_seconds, pinned, start, wrk
 
 ROUNDS = 3
-PLUGINS = ("keys", "limits", "routing")
+PLUGINS = ("keys", "limits", "routing", "metering", "budgets")
 
 
 def stop(gateway: Gateway) -> None:
@@ -98,7 +98,7 @@ def cost_of_plugins(folder: Path) -> str:
     found: dict[int, list[float]] = {count: [] for count in range(len(PLUGINS) + 1)}
     for _ in range(ROUNDS):
         for count, values in found.items():
-            gateway = tollkeeper(folder)
+            gateway = tollkeeper(folder, money=True)
             config = Path(gateway.command[-1])
             text = config.read_text()
             for name in PLUGINS[count:]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from gateways import BENCH, TRANSLATED, UPSTREAM_PORT, Gateway, all_gateways
+from gateways import BENCH, MONEY, TRANSLATED, UPSTREAM_PORT, Gateway, all_gateways
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
@@ -264,7 +264,7 @@ def measure_open(gateways: list[Gateway], folder: Path) -> dict[str, Results]:
         name = f"{count:,} open streams, 1 event per second"
         found[name] = defaultdict(lambda: defaultdict(list))
         for gateway in gateways[1:]:
-            if gateway.name == "Portkey":
+            if gateway.name in ("Portkey", MONEY):
                 continue
             if count > 1000 and gateway.name in ("LiteLLM", "stock forwarder"):
                 continue  # they do not get there
@@ -301,6 +301,26 @@ def table(name: str, results: Results) -> str:
         ]
         cells = [spread(values.get(k, [])) for k in keys]
         lines.append(f"| {gateway} | " + " | ".join(ratios + cells) + " |")
+    return "\n".join(lines)
+
+
+def money_table(results: Results) -> str:
+    """What exact money costs, at 32 connections."""
+    own, plain = results[MONEY], results["tollkeeper"]
+    stock = results.get("stock forwarder", {})
+    added = [a - b for a, b in zip(own["CPU us/call"], plain["CPU us/call"], strict=True)]
+    lines = ["### Metering and budgets on, 32 connections", ""]
+    for name in ("stock forwarder", "LiteLLM", "Portkey", "sglang-router"):
+        if name in results:
+            calls = ratio(own["calls/s"], results[name]["calls/s"])
+            cpu = ratio(own["CPU us/call"], results[name]["CPU us/call"])
+            lines.append(f"- {name}: {calls} its calls per second, {cpu} its CPU per call")
+    if stock:
+        share = statistics.median(stock["CPU us/call"]) / statistics.median(added)
+        lines.append(
+            f"- metering and budgets together: {statistics.median(added):.1f} us a call,"
+            f" 1/{share:.1f} of the stock forwarder's {statistics.median(stock['CPU us/call']):.0f}"
+        )
     return "\n".join(lines)
 
 
@@ -354,6 +374,7 @@ def main() -> None:
             f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
             f"{ROUNDS} rounds of {SECONDS} s, {time.strftime('%Y-%m-%d')}",
             *(table(name, results) for name, results in found.items()),
+            money_table(found["plain, 32 connections"]),
             translation_table(translation),
             "### Idle upstream connections\n\n"
             f"CPU per call with 1,000 of them is {many / few:.2f} x that with 10 "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -22,12 +22,13 @@ from tollkeeper.__main__ import main as tollkeeper
 from tollkeeper.catalogue import Catalogue, PluginClass
 from tollkeeper.gateway import Gateway
 from tollkeeper.hookspecs import Hooks
+from tollkeeper.notice import Notice
 from tollkeeper.schema import CORE_TABLES, example_toml, option_rows
 from tollkeeper.settings import PluginSettings, Table
 
 ROOT = Path(__file__).parent.parent
 BUILT_IN = (
-    *("keys", "limits", "routing"),
+    *("keys", "limits", "routing", "metering", "budgets", "apidocs"),
     *("openai", "anthropic", "gemini", "demo"),
     *("messages", "responses", "completions", "embeddings"),
     *("moderations", "images", "audio", "rerank"),
@@ -43,6 +44,7 @@ PLAIN_DATA = (
     exchange.Event,
     exchange.Answer,
     exchange.Operation,
+    Notice,
 )
 
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -165,6 +167,15 @@ def options(name: str, table: type[Table]) -> str:
     return "\n\n".join([f"### `{head}`", introduction, "\n".join(lines)])
 
 
+def inner_tables(plugins: list[PluginClass]) -> Iterator[tuple[str, type[Table]]]:
+    """Tables that stand in an array of a plugin's settings."""
+    for plugin in plugins:
+        for option, field in plugin.settings.model_fields.items():
+            for part in get_args(field.annotation):
+                if isinstance(part, type) and issubclass(part, Table):
+                    yield f"plugins.{plugin.name}.{option}[]", part
+
+
 def commands(group: click.Group, context: click.Context) -> Iterator[tuple[str, str]]:
     """Each command by its path, with its usage and options as click tells them."""
     for name in group.list_commands(context):
@@ -195,6 +206,7 @@ def blocks() -> dict[str, str]:
     }
     found |= {f"table {name}": options(name, table) for name, table in CORE_TABLES}
     found |= {f"plugin {p.name}": options(f"plugins.{p.name}", p.settings) for p in plugins}
+    found |= {f"table {name}": options(name, table) for name, table in inner_tables(plugins)}
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tollkeeper.toml")
         config.write_text("".join(f"[plugins.{name}]\n" for name in BUILT_IN))

@@ -4,7 +4,7 @@ These are the names that a plugin may use. Everything else is private to the cor
 """
 
 from tollkeeper.chunks import ChunkReader
-from tollkeeper.dialect import Asked, Dialect, StreamReader
+from tollkeeper.dialect import Asked, Dialect, StreamReader, bound_of
 from tollkeeper.errors import (
     ApiError,
     ConfigError,
@@ -31,21 +31,23 @@ from tollkeeper.exchange import (
     Tap,
     Usage,
 )
-from tollkeeper.gateway import (
-    Authorizer,
-    Clock,
-    Gateway,
-    KeyIssuer,
-    NewKey,
-    Provider,
-    ProviderContext,
-    Upstream,
-    UpstreamRequest,
-)
+from tollkeeper.gateway import Gateway, KeyIssuer, NewKey
 from tollkeeper.hookspecs import Send, hookimpl
 from tollkeeper.jsonspan import find_value, quote, replace_value
-from tollkeeper.settings import ModelSettings, PluginSettings, ProviderSettings, Seconds, Secret
-from tollkeeper.storage import Database, Org, ensure_org
+from tollkeeper.management import Authorizer, Caller
+from tollkeeper.notice import Notice
+from tollkeeper.provider import Clock, Provider, ProviderContext, Upstream, UpstreamRequest
+from tollkeeper.settings import (
+    ModelSettings,
+    Money,
+    PluginSettings,
+    PriceSettings,
+    ProviderSettings,
+    Seconds,
+    Secret,
+    Size,
+)
+from tollkeeper.storage import Database, Org, Session, ensure_org
 from tollkeeper.translation import Translation, Unsupported, broken, translate_reply
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "Asked",
     "Attempt",
     "Authorizer",
+    "Caller",
     "ChunkReader",
     "Clock",
     "ConfigError",
@@ -68,12 +71,15 @@ __all__ = [
     "Head",
     "KeyIssuer",
     "ModelSettings",
+    "Money",
     "NewKey",
+    "Notice",
     "Operation",
     "Org",
     "Outcome",
     "PluginError",
     "PluginSettings",
+    "PriceSettings",
     "Principal",
     "Provider",
     "ProviderContext",
@@ -83,6 +89,8 @@ __all__ = [
     "Seconds",
     "Secret",
     "Send",
+    "Session",
+    "Size",
     "StreamReader",
     "Tap",
     "TollkeeperError",
@@ -92,6 +100,7 @@ __all__ = [
     "UpstreamError",
     "UpstreamRequest",
     "Usage",
+    "bound_of",
     "broken",
     "ensure_org",
     "find_value",

@@ -15,6 +15,7 @@ class ChunkReader(StreamReader):
 
     noteworthy: tuple[bytes, ...] = (b'"error"', b"[DONE]")
     ending = DONE_EVENT
+    frame_events = 2
 
     def __init__(self, alias: bytes | None = None, *, wants_usage: bool = True) -> None:
         super().__init__(alias, wants_usage=wants_usage)

@@ -32,6 +32,15 @@ class Asked(NamedTuple):
     """Whether it asked for a stream."""
     wants_usage: bool = True
     """Whether it wants to see the usage of its stream."""
+    max_output: int | None = None
+    """Output tokens that it binds each answer to."""
+    answers: int = 1
+    """How many answers it asks for."""
+
+
+def bound_of(*told: int | None) -> int | None:
+    """The largest of the bounds that a request tells; 0 and less bind nothing."""
+    return max([bound for bound in told if bound is not None and bound > 0], default=None)
 
 
 class _Request(msgspec.Struct):
@@ -54,6 +63,8 @@ class StreamReader:
     """
 
     noteworthy: tuple[bytes, ...] = (b'"error"',)
+    frame_events = 6
+    """How many events of a stream may hold no token: those that open, close and describe it."""
     ending = b""
     """What is sent for a stream that is `whole` where its last event is missing."""
 
@@ -117,7 +128,7 @@ class _Tokens(msgspec.Struct):
     output_tokens_details: _Details | None = None
 
 
-MAX_TOKENS = 10**12
+MAX_TOKENS = 10**9
 """No honest usage object counts more; a larger number is not believed."""
 _decode_tokens = msgspec.json.Decoder(_Tokens).decode
 
@@ -162,6 +173,10 @@ class Dialect:
     """How providers know it: `chat`, `messages`, `embeddings` and so on."""
     default_model = ""
     """What a request without a model is for; empty where it is refused."""
+    has_output = True
+    """Whether replies hold output tokens."""
+    bound = ""
+    """The field of a request that bounds the output tokens of an answer; empty without one."""
     usage_on_request = False
     """Whether a stream tells its usage only where `stream_options.include_usage` is true."""
     chat_names: ClassVar[Mapping[str, str]] = {}
@@ -181,11 +196,20 @@ class Dialect:
             raise invalid_request("The request needs a model.", param="model")
         usage = (request.stream_options or {}).get("include_usage")
         shown = not self.usage_on_request or (usage is not None and bytes(usage) == b"true")
-        return Asked(model, bool(request.stream), shown)
+        bound = bound_of(request.max_tokens)
+        return Asked(model, bool(request.stream), shown, bound, max(1, request.n or 1))
 
     def with_model(self, exchange: Exchange, body: bytes, model: str) -> bytes:
         """The request under the name that the upstream knows."""
         return replace_value(body, b"model", quote(model))
+
+    def with_bound(self, body: bytes, tokens: int) -> bytes:
+        """The request with its output bound to so many tokens; as it is without such a field."""
+        if not self.bound:
+            return body
+        if b"\\u00" in body:  # an escape may hide a field of this name
+            body = msgspec.json.encode(msgspec.json.decode(body))
+        return replace_value(body, self.bound.encode(), b"%d" % tokens)
 
     def content_type(self, exchange: Exchange) -> str:
         """Of the request body."""

@@ -3,7 +3,8 @@
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ from tollkeeper.settings import PriceSettings
 
 if TYPE_CHECKING:
     from tollkeeper.dialect import Dialect
+    from tollkeeper.shapes import Shape
 
 _PROCESS = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
@@ -40,6 +42,8 @@ class Principal:
     """What people call the key."""
     rpm: int | None = None
     """Requests per minute granted to this key instead of the general setting."""
+    models: frozenset[str] | None = None
+    """The models it may ask for, None for all."""
 
 
 ANONYMOUS = Principal(org="default")
@@ -61,7 +65,13 @@ class Deployment:
     weight: int = 1
     """Share of the traffic that tries this one first; 0 serves as a fallback only."""
     price: PriceSettings | None = None
-    """US dollars per million tokens; None while unknown."""
+    """US dollars per million tokens; None where the TOML names none."""
+    max_output: int | None = None
+    """Output tokens that a call is bound to where it names no bound but must have one."""
+    base_url: str = ""
+    """Where its provider is."""
+    drain_usd: Decimal = Decimal(0)
+    """US dollars of output that a stream of its provider is read on for without a client."""
 
     @property
     def name(self) -> str:
@@ -152,10 +162,18 @@ class Attempt(msgspec.Struct):
     """HTTP status of the upstream; 0 while it has not answered."""
     error: Exception | None = None
     """Why it came to nothing, if it did."""
+    answered: bool = False
+    """Whether anything of the reply's body has come."""
+    seen_tokens: int = 0
+    """Output tokens that certainly came, to count by where no usage does."""
+    bound: int | None = None
+    """Output tokens that it must be bound to, whoever named the bound; None where nobody must."""
+    drain_tokens: int | None = None
+    """Output tokens that may be read on once the client has left; None for any number."""
     usage_data: bytes = b""
     """The provider's own usage object as JSON, when it reached us whole."""
     usage: Usage | None = None
-    """Written once, after `measure`."""
+    """What the provider told, believed; what `measure` says instead, once it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +230,10 @@ class Operation:
     """How its bodies are read; None for one without a model."""
     answer: "Callable[[Exchange], Answer] | None" = None
     """Answers here, without an upstream; may raise `Refused`."""
+    metered: bool = True
+    """Whether providers ask money for it."""
+    shape: "Shape | None" = field(default=None, compare=False)
+    """What it takes and answers, for the API reference."""
     summary: str = ""
     """One line for the reference."""
 
@@ -241,6 +263,10 @@ class Exchange(msgspec.Struct):
     """core, peeked from the body"""
     wants_usage: bool = False
     """core, peeked from the body: whether the client wants to see the usage of its stream"""
+    max_output: int | None = None
+    """core, peeked from the body: output tokens that each answer is bound to by the client"""
+    answers: int = 1
+    """core, peeked from the body: how many answers are asked for"""
     holds: dict[str, object] = msgspec.field(default_factory=dict)
     """`admit`, each plugin under its own name; popped by it in settle"""
     candidates: tuple[Deployment, ...] = ()
@@ -253,5 +279,9 @@ class Exchange(msgspec.Struct):
     """core"""
     replies: list[Reply] = msgspec.field(default_factory=list)
     """core: each reply before anyone sees it; the owner closes what is here"""
+    patience: float = 0.0
+    """core: seconds that the upstream is read on once the client has left; 0 stops it at once"""
+    client_left: bool = False
+    """core"""
     outcome: Outcome | None = None
     """core, just before settle"""

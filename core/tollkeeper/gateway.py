@@ -2,91 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import click
-import trio
 from pydantic import BaseModel
 
 from tollkeeper.config import Config
 from tollkeeper.errors import PluginError
-from tollkeeper.exchange import Attempt, Exchange, Operation, Reply
+from tollkeeper.exchange import Operation
+from tollkeeper.management import OPEN_POLICIES, POLICIES, ROLES, Authorizer
+from tollkeeper.notice import Notice
+from tollkeeper.provider import Clock, ProviderFactory
 from tollkeeper.settings import ModelSettings, ProviderSettings
 from tollkeeper.storage import Database
 
-if TYPE_CHECKING:
-    import httpx
-
 ServiceT = TypeVar("ServiceT")
-
-
-class Clock:
-    """Time as the gateway tells it. Durations are monotonic, dates are wall time."""
-
-    monotonic = staticmethod(trio.current_time)
-    """Seconds that only grow; trio's clock, so that tests can make it jump."""
-
-    def time(self) -> float:
-        """Unix seconds."""
-        return time.time()
-
-
-@dataclass(slots=True)
-class UpstreamRequest:
-    """What a provider sends. Headers and path may hold nothing a client chose as a host or URL."""
-
-    method: str
-    path: str
-    """Appended to the provider's `base_url`."""
-    headers: Sequence[tuple[bytes, bytes]] = ()
-    body: bytes = b""
-    fixed_headers: tuple[tuple[bytes, bytes], ...] = ()
-    """Those that are the same for every request: encoded once."""
-
-
-class Upstream(Protocol):
-    """The connections to one configured provider, with its deadlines."""
-
-    async def send(self, request: UpstreamRequest, attempt: Attempt) -> Reply:
-        """Send and wait for the head of the reply. Raises `UpstreamError`.
-
-        Sets `attempt.sent` before the first byte goes out.
-        """
-
-
-class Provider(Protocol):
-    """One `[providers.*]` table, as the plugin of its kind speaks to it.
-
-    May also have `speaks(dialect: str) -> bool`: whether it takes requests of the dialect of this
-    name as they are. One without it is given chat only, and the core translates.
-    """
-
-    async def send(self, exchange: Exchange, attempt: Attempt) -> Reply:
-        """Send `attempt.body` as `attempt.operation` wants it, to `attempt.deployment`.
-
-        The reply is in the same dialect. Error statuses are returned, not raised, with the body
-        that the upstream sent: the core maps it.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderContext:
-    """What a provider is made from: the name of its table, the table, and its connections."""
-
-    name: str
-    settings: ProviderSettings
-    upstream: Upstream
-    client: Callable[[], httpx.AsyncClient]
-    """Makes an httpx client for adapters that want one; same connections and deadlines."""
-
-
-ProviderFactory = Callable[[ProviderContext], Provider]
-
-OPEN_POLICIES = frozenset({"open", "signed"})
-ROLE_POLICIES = frozenset({"owner", "admin", "member", "billing"})
+StateT = TypeVar("StateT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +30,12 @@ class Route:
     methods: tuple[str, ...]
     handler: Callable[..., Awaitable[Any]]
     policy: frozenset[str]
-    body: type[BaseModel] | None
-    reply: type[BaseModel] | None
-    errors: tuple[str, ...]
-    summary: str
+    plugin: str
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    reply: type[BaseModel] | None = None
+    errors: tuple[str, ...] = ()
+    summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +49,10 @@ class NewKey:
     org: str
     rpm: int | None
     created_at: int
+    models: tuple[str, ...] | None = None
+    """The models it may ask for, None for all."""
+    expires_at: int | None = None
+    """Unix seconds from which on it is refused, None for never."""
 
 
 @runtime_checkable
@@ -124,12 +63,11 @@ class KeyIssuer(Protocol):
         """Make a key that is valid once this returns."""
 
 
-@runtime_checkable
-class Authorizer(Protocol):
-    """Decides who may use a management route. Offered by whoever knows users and roles."""
+@dataclass(slots=True)
+class Bell:
+    """Tells notices to the set of plugins that is in force."""
 
-    async def authorize(self, headers: Mapping[str, str], policy: frozenset[str]) -> None:
-        """Return for a caller with one of the roles; raise `Refused` otherwise."""
+    ring: Callable[[Notice], None] = lambda notice: None
 
 
 @dataclass(slots=True)
@@ -150,6 +88,11 @@ class Registry:
     needs: list[tuple[str, type[Any]]] = field(default_factory=list)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     """Who added what, by kind and name."""
+    lasting: dict[str, object] = field(default_factory=dict)
+    """By plugin: what outlives its instances. The same for every set of the process."""
+    promises: list[str] = field(default_factory=list)
+    """What `tollkeeper check` says of the configuration."""
+    bell: Bell = field(default_factory=Bell)
 
     def claim(self, owner: str, kind: str, name: str) -> None:
         """Take a name for a plugin; a name that is taken is an error that tells by whom."""
@@ -178,6 +121,41 @@ class Gateway:
         """The one clock to ask."""
         return self._registry.clock
 
+    def keep(self, make: Callable[[], StateT]) -> StateT:
+        """State that outlives a change of the plugin's settings: made once per process."""
+        lasting = self._registry.lasting
+        if self._plugin not in lasting:
+            lasting[self._plugin] = make()
+        return cast("StateT", lasting[self._plugin])
+
+    def promise(self, line: str) -> None:
+        """Have `tollkeeper check` say this of the configuration."""
+        self._registry.promises.append(line)
+
+    def notify(self, notice: Notice) -> None:
+        """Call every plugin's `notice`. Raises nothing. Not while registering."""
+        self._registry.bell.ring(notice)
+
+    @property
+    def routes(self) -> Mapping[tuple[str, str], Route]:
+        """Every route of this set, by method and path. Complete after `register`."""
+        return self._registry.routes
+
+    @property
+    def operations(self) -> Mapping[tuple[str, str], Operation]:
+        """Every operation of this set, by method and path. Complete after `register`."""
+        return self._registry.operations
+
+    @property
+    def models(self) -> Mapping[str, ModelSettings]:
+        """What clients may ask for. Complete after `register`."""
+        return self._registry.models
+
+    @property
+    def providers(self) -> Mapping[str, ProviderSettings]:
+        """The places that requests may be sent to."""
+        return self._registry.config.providers
+
     def add_provider(
         self, kind: str, factory: ProviderFactory, presets: Mapping[str, str] | None = None
     ) -> None:
@@ -202,25 +180,29 @@ class Gateway:
         path: str,
         handler: Callable[..., Awaitable[Any]],
         *,
-        policy: str | frozenset[str],
+        policy: str | frozenset[str] = "",
         methods: Sequence[str] = ("GET",),
         body: type[BaseModel] | None = None,
+        query: type[BaseModel] | None = None,
         reply: type[BaseModel] | None = None,
         errors: Sequence[str] = (),
         summary: str = "",
     ) -> None:
         """Serve a management page or endpoint at `path` (Quart's syntax).
 
-        `policy` is "open", "signed" (the handler proves its caller on the raw body) or the roles
-        that may call it. `handler` gets the path's values, and `body` as a checked model where one
-        is declared; it returns a model, a dict or a Quart response.
+        `policy`, which every route must have, is "open", "signed" (the handler proves its caller on
+        the raw body), "user" (whoever is logged in) or the roles that may call it. `handler` gets
+        the path's values, `caller` unless it is open or signed, and `body` and `query` as checked
+        models where they are declared; it returns a model, a dict or a Quart response. `errors` are
+        codes that it may answer beside those of every route.
         """
         policies = frozenset({policy}) if isinstance(policy, str) else policy
-        one_way = len(policies) == 1 or policies <= ROLE_POLICIES
-        if not policies or not one_way or not policies <= (OPEN_POLICIES | ROLE_POLICIES):
-            known = ", ".join(sorted(OPEN_POLICIES | ROLE_POLICIES))
+        one_way = len(policies) == 1 or policies <= set(ROLES)
+        if not policies or not one_way or not policies <= POLICIES:
+            known = ", ".join(sorted(POLICIES))
             raise PluginError(f"plugin {self._plugin}: route {path} needs a policy of: {known}")
-        route = Route(path, tuple(methods), handler, policies, body, reply, tuple(errors), summary)
+        told = (body, query, reply, tuple(errors), summary)
+        route = Route(path, tuple(methods), handler, policies, self._plugin, *told)
         for method in route.methods:
             self._registry.claim(self._plugin, "route", f"{method} {path}")
             self._registry.routes[method, path] = route

@@ -28,6 +28,7 @@ from tollkeeper.exchange import (
     Tap,
     Usage,
 )
+from tollkeeper.notice import Notice
 
 if TYPE_CHECKING:
     import trio
@@ -161,6 +162,14 @@ class Hooks:
         client can know that the reply is over. `exchange.outcome` says how. Plugins whose admit
         never ran are called too: an absent hold means nothing to do. It may not wait, and what it
         raises is logged, never passed on.
+        """
+
+    @hookspec
+    def notice(self, notice: Notice) -> None:
+        """Pass on what an operator should hear of, such as a budget that is nearly spent.
+
+        When: at any time, from whichever plugin tells it, outside or inside an exchange. It may not
+        wait, and what it raises is logged, never passed on.
         """
 
 

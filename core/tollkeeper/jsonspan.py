@@ -48,6 +48,8 @@ def _value_end(data: bytes, start: int) -> int:
 
 def find_value(data: bytes, key: bytes) -> tuple[int, int] | None:
     """Where the value of the top-level `key` stands, `data[start:end]`; None without one."""
+    if key not in data:
+        return None
     for name, start, end in members(data):
         if name == key:
             return start, end
@@ -60,10 +62,11 @@ def replace_value(data: bytes, key: bytes, value: bytes) -> bytes:
     A key that stands twice is replaced twice, so that every reader finds the same.
     """
     parts, position = [], 0
-    for name, start, end in members(data):
-        if name == key:
-            parts += [data[position:start], value]
-            position = end
+    if key in data:
+        for name, start, end in members(data):
+            if name == key:
+                parts += [data[position:start], value]
+                position = end
     if parts:
         return b"".join([*parts, data[position:]])
     end = data.rindex(b"}")

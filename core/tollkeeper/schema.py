@@ -163,6 +163,7 @@ _PROVIDER = {
     "kind": '"openai"',
     "base_url": '"https://api.openai.com/v1"',
     "credential": '"${OPENAI_API_KEY:-sk-example}"',
+    "on_disconnect": '"drain"',
 }
 
 _EXAMPLE_HEAD = """\
@@ -183,6 +184,8 @@ _EXAMPLE_MODELS = """\
 deployments = [{ provider = "openai", model = "gpt-4o-mini", weight = 1 }]
 # US dollars per million tokens, shown by /v1/models. `tiers` replace them for long inputs.
 price = { input = "0.15", output = "0.60", cache_read = "0.075", cache_write = "0.15", tiers = [] }
+# Output tokens that a call is bound to where a budget needs a bound and it names none.
+max_output = 16384
 # Shown by /v1/models; the provider's kind when empty.
 owned_by = "openai"
 # Unix seconds, shown by /v1/models.

@@ -183,6 +183,13 @@ class ProviderSettings(Table):
     """Seconds from the request to the head of the reply."""
     idle_timeout: Seconds = 120.0
     """Seconds between two reads of a reply."""
+    on_disconnect: Literal["drain", "cancel", "estimate"] | None = None
+    """When the client leaves: read on for the usage, stop the upstream, or stop it and count what
+    was seen. Drains where usage is metered, cancels where it is not."""
+    drain_seconds: Seconds = 60.0
+    """Seconds that a reply is read on after its client left."""
+    drain_usd: Money = Decimal("0.50")
+    """US dollars of output that a stream is read on for after its client left."""
 
 
 class DeploymentSettings(Table):
@@ -233,6 +240,8 @@ class ModelSettings(Table):
     """What can serve it, first choice first."""
     price: PriceSettings | None = None
     """What it costs; shown by `/v1/models`."""
+    max_output: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    """Output tokens that a call is bound to where a budget needs a bound and it names none."""
     owned_by: str = ""
     """Shown by `/v1/models`; the provider's kind when empty."""
     created: int = Field(default=1735689600, ge=0)

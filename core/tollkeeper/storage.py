@@ -1,13 +1,14 @@
 """The database: opened once, one writer at a time, migrations per plugin.
 
-Peewee is synchronous, so work runs in threads: `read` and `write` from trio, `transaction` from the
-command line. Nothing on the path of a call comes here.
+Peewee is synchronous, so work runs in threads: `read` and `write` from trio, `transaction` and
+`reading` from the command line, `session` from a thread of its own that lives long.
 """
 
 import contextlib
 import fcntl
 import importlib.resources
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ class Database:
         """The file, None for data in memory."""
         self.announcer = Announcer(path)
         self._database = database
+        self._alone_in_memory = threading.RLock()
         self._writing = trio.CapacityLimiter(1)
         # Data in memory has one connection, which one thread may use at a time.
         self._reading = trio.CapacityLimiter(READERS) if path else self._writing
@@ -121,9 +123,27 @@ class Database:
             yield self._database
 
     @contextlib.contextmanager
+    def reading(self) -> Iterator[Any]:
+        """Peewee's database as it is at one moment, for code that runs in no event loop."""
+        with self._connection(), self._database.atomic("deferred"):
+            yield self._database
+
+    @contextlib.contextmanager
+    def session(self, **pragmas: int | str) -> Iterator["Session"]:
+        """A connection for the thread that calls, with its own pragmas, while the block lasts."""
+        if self.path is None:
+            yield Session(self._database, self._alone_in_memory)
+            return
+        with self._database.connection_context():
+            for name, value in pragmas.items():
+                self._database.pragma(name, value)
+            yield Session(self._database, contextlib.nullcontext())
+
+    @contextlib.contextmanager
     def _connection(self) -> Iterator[None]:
         if self.path is None:
-            yield  # stays open as long as the process
+            with self._alone_in_memory:
+                yield  # the one connection stays open as long as the process
         else:
             with self._database.connection_context():
                 yield
@@ -184,6 +204,33 @@ class Database:
         self._database.close()
 
 
+class Session:
+    """A thread's own connection. Made by `Database.session`."""
+
+    def __init__(self, database: Any, alone: Any) -> None:  # noqa: ANN401 -- peewee's, a lock
+        self.database = database
+        """Peewee's database, connected for this thread."""
+        self._alone = alone
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A cursor inside a write transaction: committed at the end, rolled back on an error.
+
+        Raises what the driver raises: the cursor is its own, for rows in bulk.
+        """
+        with self._alone:
+            connection = self.database.connection()
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    cursor.execute("ROLLBACK")
+                raise
+
+
 def find_migrations(package: str) -> Path | None:
     """The `migrations/` of a plugin's package, if it has one."""
     if package.partition(".")[0] in ("", "tollkeeper", "__main__"):
@@ -219,9 +266,9 @@ def make_database(url: str, root: Path) -> Database:
 
 
 def ensure_org(database: Any, org: str) -> str:  # noqa: ANN401 -- peewee's
-    """The id of the organization with this id or name; made under that name if there is none."""
-    found = Org.select(Org.id).where((Org.id == org) | (Org.name == org)).tuples()
-    for row in found.execute(database):
-        return str(row[0])
+    """The id of the organization with this id, else of this name; made if there is neither."""
+    for given in (Org.id, Org.name):
+        for row in Org.select(Org.id).where(given == org).tuples().execute(database):
+            return str(row[0])
     Org.insert(id=org, name=org, created_at=int(time.time())).execute(database)
     return org

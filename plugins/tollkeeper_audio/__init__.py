@@ -13,6 +13,7 @@ from tollkeeper import (
     hookimpl,
     invalid_request,
 )
+from tollkeeper.shapes import STRING, Shape, obj
 from tollkeeper_audio.service import read_fields, replace_field
 
 _READ = frozenset({"model", "stream"})
@@ -67,12 +68,20 @@ class FormDialect(AudioDialect):
         return exchange.headers.get("content-type", "")
 
 
+_FORM = obj("file model", file={"type": "string", "format": "binary"}, model=STRING)
+_TEXT = obj("text", text=STRING)
 OPERATIONS = (
     Operation(
         name="speech",
         method="POST",
         path="/v1/audio/speech",
         dialect=AudioDialect(),
+        shape=Shape(
+            request=obj("model input voice", model=STRING, input=STRING, voice={}),
+            reply={"type": "string", "format": "binary"},
+            reply_type="audio/*",
+            streams=True,
+        ),
         summary="Read a text aloud.",
     ),
     Operation(
@@ -80,6 +89,7 @@ OPERATIONS = (
         method="POST",
         path="/v1/audio/transcriptions",
         dialect=FormDialect(),
+        shape=Shape(request=_FORM, request_type="multipart/form-data", reply=_TEXT, streams=True),
         summary="Write down what is said in a recording.",
     ),
     Operation(
@@ -87,6 +97,7 @@ OPERATIONS = (
         method="POST",
         path="/v1/audio/translations",
         dialect=FormDialect(),
+        shape=Shape(request=_FORM, request_type="multipart/form-data", reply=_TEXT, streams=True),
         summary="Write down in English what is said in a recording.",
     ),
 )

@@ -5,6 +5,7 @@ chat, and the reply back.
 """
 
 from tollkeeper import Exchange, Gateway, Head, Operation, PluginSettings, hookimpl
+from tollkeeper_messages import shapes
 from tollkeeper_messages.service import CountDialect, MessagesDialect
 
 CREATE = Operation(
@@ -12,6 +13,7 @@ CREATE = Operation(
     method="POST",
     path="/v1/messages",
     dialect=MessagesDialect(),
+    shape=shapes.CREATE,
     summary="Create a message. Streams server-sent events when `stream` is true.",
 )
 COUNT = Operation(
@@ -19,6 +21,8 @@ COUNT = Operation(
     method="POST",
     path="/v1/messages/count_tokens",
     dialect=CountDialect(),
+    metered=False,
+    shape=shapes.COUNT_TOKENS,
     summary="Count the input tokens of a message, without creating it.",
 )
 

@@ -17,6 +17,7 @@ from tollkeeper import (
     StreamReader,
     Translation,
     Usage,
+    bound_of,
     invalid_request,
 )
 from tollkeeper.jsongate import Once, check_shape, decode_request
@@ -79,6 +80,7 @@ class MessagesDialect(Dialect):
     """`/v1/messages`, with chat for providers that do not speak it."""
 
     name = "messages"
+    bound = "max_tokens"
     chat_names: ClassVar[Mapping[str, str]] = {
         "max_completion_tokens": "max_tokens",
         "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
@@ -98,7 +100,8 @@ class MessagesDialect(Dialect):
             raise invalid_request("The request needs an array of messages.", param="messages")
         check_shape(body)
         _ONCE.check(body)
-        return Asked(request.model, bool(request.stream), wants_usage=True)
+        bound = bound_of(request.max_tokens)
+        return Asked(request.model, bool(request.stream), max_output=bound)
 
     def usage(self, data: bytes) -> Usage | None:
         """The tokens in a usage object, where `input_tokens` leaves out what a cache holds.

@@ -1,7 +1,7 @@
 """Streams of messages: Anthropic's own as they pass, and chat's as they become such. No I/O.
 
-Source: Anthropic's streaming of messages. Blocks come one after the other and each is closed before
-the next; every event has its name, and `message_stop` is the last.
+Source: Anthropic's streaming of messages. Blocks come one after the other, each closed before the
+next; every event has its name, and `message_stop` is the last.
 """
 
 import msgspec

@@ -1,6 +1,7 @@
 """Moderations: `POST /v1/moderations`, passed on as it is."""
 
 from tollkeeper import Dialect, Gateway, Operation, hookimpl
+from tollkeeper.shapes import OBJECT, STRING, Shape, array, obj
 from tollkeeper_moderations.settings import ModerationsSettings
 
 
@@ -8,6 +9,7 @@ class ModerationsDialect(Dialect):
     """Texts and images in, categories out. Clients may leave the model out."""
 
     name = "moderations"
+    has_output = False
 
     def __init__(self, default_model: str) -> None:
         self.default_model = default_model
@@ -25,6 +27,10 @@ class Moderations:
             method="POST",
             path="/v1/moderations",
             dialect=ModerationsDialect(settings.model),
+            shape=Shape(
+                request=obj("input", model=STRING, input={"anyOf": [STRING, array({})]}),
+                reply=obj("results", id=STRING, model=STRING, results=array(OBJECT)),
+            ),
             summary="Classify texts and images as harmful or not.",
         )
 

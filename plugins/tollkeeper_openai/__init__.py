@@ -26,7 +26,7 @@ from tollkeeper import (
 )
 from tollkeeper.jsongate import read_object
 from tollkeeper_openai.request import PRESETS, Preset, asks_for, path_of
-from tollkeeper_openai.service import with_usage_option, without_foreign
+from tollkeeper_openai.service import with_older_name, with_usage_option, without_foreign
 from tollkeeper_openai.stream import Tidied
 
 KIND = "openai"
@@ -84,6 +84,7 @@ class OpenAIProvider:
         self._fixed = tuple(headers)
         self._fixed_json = ((b"content-type", JSON.encode()), *headers)
         self._cures = bool(preset.cannot or preset.cures)
+        self._old = not preset.newer_bound
 
     def speaks(self, dialect: str) -> bool:
         """Whether operations of this dialect can be sent here as they are."""
@@ -118,6 +119,8 @@ class OpenAIProvider:
             body = dialect.with_model(exchange, body, model)
         if exchange.stream and not exchange.wants_usage:
             body = with_usage_option(body)
+        if attempt.bound is not None and self._old and dialect is not None:
+            body = with_older_name(body) if dialect.name == "chat" else body
         if self._cures and dialect is not None and dialect.name in CURED:
             if self._preset.cannot:
                 body = self._without_unsupported(body, attempt)

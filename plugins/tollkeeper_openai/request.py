@@ -37,6 +37,8 @@ class Preset:
     """Parameters of these that the service would ignore without a word."""
     tidies: bool = False
     """Whether replies are put in order: roles repeated, indexes or names missing."""
+    newer_bound: bool = False
+    """Whether `max_completion_tokens` is the name by which it surely knows a bound."""
     keeps: frozenset[str] = frozenset()
     """Fields beyond OpenAI's that the service takes in messages of translated requests."""
 
@@ -45,9 +47,9 @@ _NOT_OLLAMAS = ("n", "logprobs", "top_logprobs", "logit_bias", "tool_choice", "t
 
 PRESETS: dict[str, Preset] = {
     "": Preset(),
-    "openai": Preset("https://api.openai.com/v1", EVERYTHING),
-    "azure": Preset(dialects=EVERYTHING, key_header="api-key"),
-    "azure-deployments": Preset(key_header="api-key", deployment_paths=True),
+    "openai": Preset("https://api.openai.com/v1", EVERYTHING, newer_bound=True),
+    "azure": Preset(dialects=EVERYTHING, key_header="api-key", newer_bound=True),
+    "azure-deployments": Preset(key_header="api-key", deployment_paths=True, newer_bound=True),
     "bedrock": Preset(),
     "deepseek": Preset("https://api.deepseek.com/v1", keeps=frozenset({"reasoning_content"})),
     "fireworks": Preset("https://api.fireworks.ai/inference/v1"),

@@ -1,5 +1,6 @@
 """Changing a request body where it must change, byte for byte the same elsewhere."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,6 +40,17 @@ def _drop_stream_options(document: dict[str, Any]) -> None:
 def with_max_tokens(body: bytes) -> bytes:
     """`body` with its bound under the older name, where the newer one is ignored or refused."""
     return _edited(body, _rename_bound) if b'"max_completion_tokens"' in body else body
+
+
+_LAST = re.compile(rb"\s*:\s*\d+\s*}\s*")
+
+
+def with_older_name(body: bytes) -> bytes:
+    """The same for a bound that the gateway set, which stands last: every other byte is kept."""
+    head, _, tail = body.rpartition(b'"max_completion_tokens"')
+    if _LAST.fullmatch(tail) and b'"max_tokens"' not in head:
+        return head + b'"max_tokens"' + tail
+    return with_max_tokens(body)
 
 
 def _rename_bound(document: dict[str, Any]) -> None:

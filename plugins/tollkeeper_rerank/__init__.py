@@ -1,12 +1,14 @@
 """Reranking: `POST /v1/rerank`, passed on as it is."""
 
 from tollkeeper import Dialect, Gateway, Operation, PluginSettings, hookimpl
+from tollkeeper.shapes import INTEGER, OBJECT, STRING, Shape, array, obj
 
 
 class RerankDialect(Dialect):
     """A query and documents in, their order out. Usage is told in tokens by most servers."""
 
     name = "rerank"
+    has_output = False
 
 
 RERANK = Operation(
@@ -14,6 +16,16 @@ RERANK = Operation(
     method="POST",
     path="/v1/rerank",
     dialect=RerankDialect(),
+    shape=Shape(
+        request=obj(
+            "model query documents",
+            model=STRING,
+            query=STRING,
+            documents=array({}),
+            top_n=INTEGER,
+        ),
+        reply=obj("results", id=STRING, results=array(OBJECT), usage=OBJECT),
+    ),
     summary="Order documents by how well they answer a query.",
 )
 

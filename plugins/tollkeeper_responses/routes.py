@@ -19,12 +19,14 @@ from tollkeeper import (
     Operation,
     StreamReader,
     Translation,
+    bound_of,
     find_value,
     invalid_request,
     replace_value,
 )
 from tollkeeper.canonical import JsonObject
 from tollkeeper.jsongate import Once, check_shape, decode_request
+from tollkeeper_responses import shapes
 from tollkeeper_responses.models import Kept
 from tollkeeper_responses.reply import BAD_JSON, Frame
 from tollkeeper_responses.request import read_request
@@ -35,12 +37,14 @@ RETRIEVE = Operation(
     name="responses.retrieve",
     method="GET",
     path=PATH + "/{id}",
+    shape=shapes.RETRIEVE,
     summary="Read a kept response, or with /input_items behind its id what it answers.",
 )
 DELETE = Operation(
     name="responses.delete",
     method="DELETE",
     path=PATH + "/{id}",
+    shape=shapes.DELETE,
     summary="Delete a kept response.",
 )
 
@@ -57,6 +61,7 @@ def create_operation(clock: Clock, *, keeps: bool) -> Operation:
         method="POST",
         path=PATH,
         dialect=ResponsesDialect(clock, keeps=keeps),
+        shape=shapes.CREATE,
         summary="Create a response. Streams server-sent events when `stream` is true.",
     )
 
@@ -91,6 +96,7 @@ class ResponsesDialect(Dialect):
     """`/v1/responses`."""
 
     name = "responses"
+    bound = "max_output_tokens"
     chat_names: ClassVar[Mapping[str, str]] = {
         "logprobs": "top_logprobs",
         "max_completion_tokens": "max_output_tokens",
@@ -117,7 +123,8 @@ class ResponsesDialect(Dialect):
             raise invalid_request("The request needs an input, text or array.", param="input")
         check_shape(body)
         _ONCE.check(body)
-        return Asked(request.model, bool(request.stream))
+        bound = bound_of(request.max_output_tokens)
+        return Asked(request.model, bool(request.stream), max_output=bound)
 
     def error_in(self, data: bytes) -> bytes | None:
         """An error in place of a response, or the event of one; a failed response is none."""
@@ -177,6 +184,7 @@ def _as_envelope(data: bytes) -> bytes:
 class ResponsesReader(StreamReader):
     """A native stream. It is over with its last response; without one it was cut."""
 
+    frame_events = 12
     noteworthy = (b'"response"', b'"error"')
 
     def event(self, data: bytes) -> bytes | None:

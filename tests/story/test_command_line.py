@@ -78,6 +78,8 @@ def test_a_key_is_a_document_with_its_secret_once(project: Path) -> None:
         "org": str,
         "rpm": int,
         "created_at": int,
+        "models": type(None),
+        "expires_at": type(None),
     }
     assert (key["name"], key["org"], key["rpm"]) == ("ci", "acme", 7)
     assert key["key"].startswith(key["prefix"])

@@ -20,7 +20,7 @@ from tollkeeper import Exchange, Operation, Reply, Translation, UpstreamError, t
 from tollkeeper._server.chat import ChatDialect
 from tollkeeper._server.relay import StreamRelay
 from tollkeeper.dialect import Dialect
-from tollkeeper.gateway import Clock
+from tollkeeper.provider import Clock
 from tollkeeper.testing import ScriptedReply
 from tollkeeper_anthropic.stream import ChatTranslation
 from tollkeeper_gemini.stream import GeminiTranslation
@@ -64,7 +64,7 @@ def translations(cell: Cell) -> list[Translation]:
     dialect = DIALECTS[cell.dialect]
     exchange = Exchange(Operation("x", "POST", PATHS[cell.dialect], dialect), "", {}, "test", 0.0)
     exchange.body = compact(request(cell))
-    exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange)
+    exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange)[:3]
     of_provider: dict[str, Translation] = {
         "anthropic": ChatTranslation(1735689600),
         "gemini": GeminiTranslation("gemini-3-pro-preview", 1735689600),

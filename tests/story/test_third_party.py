@@ -12,8 +12,8 @@ from processes import address, run, running
 PLUGIN = Path(__file__).parent.parent.parent / "docs" / "tutorial" / "first_plugin"
 IS_IMPORTED = """
 import sys, pathlib
-from tollkeeper._cli.project import build_warnings, load_config
-build_warnings(load_config(pathlib.Path("tollkeeper.toml")))
+from tollkeeper._cli.project import build, load_config
+build(load_config(pathlib.Path("tollkeeper.toml")))
 print("tollkeeper_wordguard" in sys.modules)
 """
 

@@ -18,8 +18,8 @@ def exchange(body: bytes) -> Exchange:
 
 
 def test_model_and_stream_are_read_and_nothing_else() -> None:
-    assert DIALECT.peek(exchange(b'{"model": "m", "x": [1]}')) == ("m", False, True)
-    assert DIALECT.peek(exchange(b'{"stream": true, "model": "m"}')) == ("m", True, True)
+    assert DIALECT.peek(exchange(b'{"model": "m", "x": [1]}')) == ("m", False, True, None, 1)
+    assert DIALECT.peek(exchange(b'{"stream": true, "model": "m"}')) == ("m", True, True, None, 1)
 
 
 @pytest.mark.parametrize(

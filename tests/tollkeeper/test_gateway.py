@@ -1,6 +1,6 @@
 """What a plugin registers at the gateway, and how a name taken twice is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,8 +13,10 @@ from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import parse_config
 from tollkeeper.errors import ConfigError, PluginError
 from tollkeeper.exchange import Operation
-from tollkeeper.gateway import Authorizer, Clock, Gateway, KeyIssuer, NewKey, Registry
+from tollkeeper.gateway import Gateway, KeyIssuer, NewKey, Registry
 from tollkeeper.hookspecs import hookimpl
+from tollkeeper.management import Authorizer, Caller, Done, Write
+from tollkeeper.provider import Clock
 from tollkeeper.settings import DeploymentSettings, ModelSettings, PluginSettings
 from tollkeeper.storage import make_database
 from tollkeeper.testing import open_gateway
@@ -30,11 +32,14 @@ class Issuer:
 
 
 class Doorkeeper:
-    async def authorize(self, headers: Mapping[str, str], policy: frozenset[str]) -> None:
-        pass
+    async def authorize(self, headers: Mapping[str, str], policy: frozenset[str]) -> Caller:
+        return Caller("user_1", "o@example.org", "jti")
+
+    async def write(self, write: Write, act: Callable[[], Awaitable[Done]]) -> Done:
+        return await act()
 
 
-async def page() -> dict[str, str]:
+async def page(caller: Caller | None = None) -> dict[str, str]:
     return {}
 
 
@@ -85,7 +90,10 @@ def test_the_same_path_may_have_another_method() -> None:
     assert set(shared.routes) == {("GET", "/toy"), ("DELETE", "/toy"), ("POST", "/toy")}
 
 
-@pytest.mark.parametrize("policy", ["", "everyone", frozenset(), frozenset({"owner", "root"})])
+@pytest.mark.parametrize(
+    "policy",
+    ["", "everyone", frozenset(), frozenset({"owner", "root"}), frozenset({"user", "owner"})],
+)
 def test_a_route_without_a_known_policy_is_refused(policy: str | frozenset[str]) -> None:
     with pytest.raises(PluginError, match=r"plugin mine: route /toy needs a policy of: .*open"):
         Gateway(registry(), "mine").add_route("/toy", page, policy=policy)

@@ -24,6 +24,7 @@ HOOKS = {
     "reply": (["exchange", "head"], False, False),
     "measure": (["exchange", "attempt"], False, True),
     "settle": (["exchange"], False, False),
+    "notice": (["notice"], False, False),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from tollkeeper._server.chat import CHAT, ChatDialect
 from tollkeeper.errors import Refused
 from tollkeeper.exchange import Attempt, Deployment, Exchange, Operation, Reply
-from tollkeeper.gateway import ProviderContext, UpstreamRequest
+from tollkeeper.provider import ProviderContext, UpstreamRequest
 from tollkeeper.settings import ProviderSettings
 from tollkeeper.testing import JumpClock, ScriptedReply
 from tollkeeper_anthropic import AnthropicProvider, make_provider

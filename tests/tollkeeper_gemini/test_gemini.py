@@ -9,7 +9,7 @@ import pytest
 from tollkeeper import Attempt, Deployment, Exchange, Refused, Reply, UpstreamRequest
 from tollkeeper._server.chat import CHAT
 from tollkeeper.errors import ConfigError
-from tollkeeper.gateway import Clock, ProviderContext
+from tollkeeper.provider import Clock, ProviderContext
 from tollkeeper.settings import ProviderSettings
 from tollkeeper.testing import ScriptedReply, open_gateway
 from tollkeeper_gemini import Gemini, GeminiProvider, make_provider, path_of

@@ -11,7 +11,7 @@ from tollkeeper._server.chat import CHAT
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import ConfigError, Refused
 from tollkeeper.exchange import Attempt, Deployment, Exchange, Operation, Reply
-from tollkeeper.gateway import Provider, ProviderContext, UpstreamRequest
+from tollkeeper.provider import Provider, ProviderContext, UpstreamRequest
 from tollkeeper.settings import ProviderSettings
 from tollkeeper.testing import ScriptedReply, open_gateway
 from tollkeeper_openai import OpenAIProvider, make_provider

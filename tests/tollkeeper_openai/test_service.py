@@ -13,6 +13,7 @@ from tollkeeper_openai.service import (
     FOREIGN,
     for_mistral,
     with_max_tokens,
+    with_older_name,
     with_usage_option,
     without_foreign,
     without_idle_stream_options,
@@ -191,3 +192,18 @@ def test_a_translated_request_without_them_keeps_every_byte(body: bytes) -> None
 
 def test_only_thinking_is_taken_out_too() -> None:
     assert without_foreign(b'{"thinking":{}}', frozenset()) == (b"{}", ["thinking"])
+
+
+@pytest.mark.parametrize(
+    ("body", "renamed"),
+    [
+        (
+            b'{"model":"m", "a": 1,"max_completion_tokens":5}',
+            b'{"model":"m", "a": 1,"max_tokens":5}',
+        ),
+        (b'{"max_tokens":-1,"max_completion_tokens":5}', b'{"max_tokens":5}'),
+        (b'{"max_completion_tokens":5,"x":1}', b'{"x":1,"max_tokens":5}'),
+    ],
+)
+def test_a_bound_goes_by_its_older_name_and_all_else_stays(body: bytes, renamed: bytes) -> None:
+    assert with_older_name(body) == renamed

@@ -112,18 +112,26 @@ def check(path: Path, as_json: bool) -> None:
     """Show every problem at once; exit 1 when there is one."""
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    promises: list[str] = []
     try:
-        warnings = build_warnings(load_config(path))
+        warnings, promises = build(load_config(path))
     except ConfigError as error:
         problems = error.problems
     if as_json:
-        document = {"ok": not problems, "problems": _shown(problems), "warnings": _shown(warnings)}
+        document = {
+            "ok": not problems,
+            "problems": _shown(problems),
+            "warnings": _shown(warnings),
+            "promises": promises,
+        }
         click.echo(json.dumps(document))
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
         for warning in warnings:
             click.echo(f"{warning} (warning)", err=True)
+        for promise in promises:
+            click.echo(promise)
         if not problems:
             click.echo(f"{path} is fine.")
     raise SystemExit(1 if problems else 0)
@@ -139,11 +147,15 @@ def load_config(path: Path) -> Config:
         raise find_all_problems(error, _unopened()) from error
 
 
-def build_warnings(config: Config) -> list[Problem]:
-    """Build all that `serve` would, but start nothing. Raises `ConfigError`."""
+def build(config: Config) -> tuple[list[Problem], list[str]]:
+    """Build all that `serve` would, but start nothing: warnings, and what plugins promise.
+
+    Raises `ConfigError`.
+    """
     from tollkeeper._server.loading import build_generation
 
-    return build_generation(config, _unopened()).warnings
+    generation = build_generation(config, _unopened())
+    return generation.warnings, generation.registry.promises
 
 
 def _unopened() -> "Shared":

@@ -3,10 +3,23 @@
 import msgspec
 
 from tollkeeper.chunks import ChunkReader
-from tollkeeper.dialect import Asked, Dialect, StreamReader
+from tollkeeper.dialect import Asked, Dialect, StreamReader, bound_of
 from tollkeeper.errors import ApiError, invalid_request
 from tollkeeper.exchange import Exchange, Operation
 from tollkeeper.jsongate import Once, check_shape, decode_request
+from tollkeeper.shapes import (
+    BOOLEAN,
+    COUNT,
+    INTEGER,
+    NULL,
+    OBJECT,
+    STRING,
+    Shape,
+    array,
+    nullable,
+    obj,
+    one_of,
+)
 from tollkeeper.sse import DONE_EVENT, make_event
 
 _ONCE = Once("model", "stream", "stream_options", "max_completion_tokens", "max_tokens", "n")
@@ -32,6 +45,7 @@ class ChatDialect(Dialect):
     """`/v1/chat/completions`, the one canonical form that other dialects translate from and to."""
 
     name = "chat"
+    bound = "max_completion_tokens"
 
     def peek(self, exchange: Exchange) -> Asked:
         """Model, stream, usage wanted; raises `Refused` for a body that no upstream could take."""
@@ -45,7 +59,10 @@ class ChatDialect(Dialect):
         _ONCE.check(body)
         usage = (request.stream_options or {}).get("include_usage")
         wants_usage = usage is not None and bytes(usage) == b"true"
-        return Asked(request.model, bool(request.stream), wants_usage)
+        bound = bound_of(request.max_completion_tokens, request.max_tokens)
+        return Asked(
+            request.model, bool(request.stream), wants_usage, bound, max(1, request.n or 1)
+        )
 
     def reader(self, alias: bytes | None, *, wants_usage: bool = True) -> StreamReader:
         """What reads one stream of chunks."""
@@ -62,5 +79,40 @@ CHAT = Operation(
     method="POST",
     path="/v1/chat/completions",
     dialect=CHAT_DIALECT,
+    shape=Shape(
+        request=obj(
+            "model messages",
+            model={"type": "string", "minLength": 1},
+            messages=array(
+                obj("role", role=STRING, content={"anyOf": [STRING, array(OBJECT), NULL]})
+            ),
+            stream=nullable(BOOLEAN),
+            stream_options=nullable(obj("", include_usage=nullable(BOOLEAN))),
+            max_completion_tokens=nullable(INTEGER),
+            max_tokens=nullable(INTEGER),
+            n=nullable(INTEGER),
+            temperature=nullable({"type": "number"}),
+            top_p=nullable({"type": "number"}),
+            stop=nullable({"anyOf": [STRING, array(STRING)]}),
+            tools=array(OBJECT),
+        ),
+        reply=obj(
+            "id object model choices",
+            id=STRING,
+            object=one_of("chat.completion"),
+            created=INTEGER,
+            model=STRING,
+            choices=array(
+                obj(
+                    "index message",
+                    index=INTEGER,
+                    message=obj("role", role=STRING, content=nullable(STRING)),
+                    finish_reason=nullable(STRING),
+                )
+            ),
+            usage=obj("", prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT),
+        ),
+        streams=True,
+    ),
     summary="Create a chat completion. Streams server-sent events when `stream` is true.",
 )

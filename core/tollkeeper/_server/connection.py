@@ -15,7 +15,7 @@ from tollkeeper._server.heads import encode_head
 from tollkeeper._server.incoming import Incoming, RequestParser
 from tollkeeper._server.writer import Writer
 from tollkeeper.errors import ApiError, Refused, invalid_request
-from tollkeeper.exchange import OutcomeKind
+from tollkeeper.exchange import Exchange
 from tollkeeper.settings import ServerSettings
 
 log = logging.getLogger("tollkeeper")
@@ -38,7 +38,8 @@ class Connection(Writer):
         handler: Handler,
     ) -> None:
         super().__init__(stream, client, settings)
-        self.cut: OutcomeKind = "stopped"
+        self.exchange: Exchange | None = None
+        """What is being handled, which may outlast its client."""
         self.deadline: float | None = None
         """When the idle sweep closes this connection; it sets this once it finds it idle."""
         self._handler = handler
@@ -106,14 +107,23 @@ class Connection(Writer):
 
     def _arrive(self, data: bytes) -> None:
         if not data:
-            self.cut = "gone"
-            self._scope.cancel()
+            self._leave()
             return
         self._take(data)
         if len(self._pending) > MAX_PIPELINED:
             self._room = trio.Event()
             if isinstance(self._stream, SocketChannel):
                 self._stream.listen(None)
+
+    def _leave(self) -> None:
+        """The client has left: end what runs here, or give it some time yet."""
+        self.cut = "gone"
+        exchange = self.exchange
+        if exchange is None or not exchange.patience:
+            self._scope.cancel()
+        else:
+            exchange.client_left = True
+            self._scope.deadline = trio.current_time() + exchange.patience
 
     def _take(self, data: bytes) -> None:
         if self._lingering or self._failure is not None:

@@ -13,7 +13,15 @@ from tollkeeper._server.relay import StreamRelay, alias_of
 from tollkeeper._server.sending import is_json, is_stream
 from tollkeeper.dialect import Dialect, StreamReader
 from tollkeeper.errors import UpstreamError
-from tollkeeper.exchange import Answer, Event, Exchange, Head, Outcome, OutcomeKind, Reply
+from tollkeeper.exchange import (
+    Answer,
+    Event,
+    Exchange,
+    Head,
+    Outcome,
+    OutcomeKind,
+    Reply,
+)
 
 END_SECONDS = 0.1
 MAX_DROPPED = 1000
@@ -33,7 +41,7 @@ class Wire(Protocol):
     """The client's side of one exchange. Writing methods raise `ClientGone`."""
 
     cut: OutcomeKind
-    """Why the exchange was cancelled, where it was: `gone` or `stopped`."""
+    """`gone` once the client has left; what a cancellation means then, and otherwise."""
 
     async def read_body(self) -> bytes:
         """The whole request body; raises `Refused` with 400, 408 or 413."""
@@ -123,22 +131,45 @@ class Delivery:
     async def _relay_stream(self, reply: Reply, dialect: Dialect) -> None:
         exchange = self.exchange
         self.reader = dialect.reader(alias_of(exchange), wants_usage=exchange.wants_usage)
-        relay = StreamRelay(dialect, self.reader, self._taps())
-        while not relay.ended:
-            chunk = await reply.chunk()
-            data = relay.feed(chunk) if chunk else relay.close()
-            if data:
-                await self._write(data, STREAM_HEADERS)
-            if relay.failure is not None:
-                raise relay.failure
+        relay = StreamRelay(dialect, self.reader, self._taps(), exchange.answers)
+        try:
+            while not relay.ended:
+                if data := await self._next(reply, relay):
+                    await self._write(data, STREAM_HEADERS)
+                if relay.failure is not None:
+                    raise relay.failure
+        except ClientGone:
+            await self._drain(reply, relay)
+            raise
         await self.finish(relay.tail, COMPLETED)
         await read_to_end(reply)
+
+    async def _next(self, reply: Reply, relay: StreamRelay) -> bytes:
+        """What the client gets of the next bytes from the upstream."""
+        chunk = await reply.chunk()
+        data = relay.feed(chunk) if chunk else relay.close()
+        attempt = self.exchange.attempts[-1]
+        attempt.answered, attempt.seen_tokens = True, relay.seen_tokens
+        return data
+
+    async def _drain(self, reply: Reply, relay: StreamRelay) -> None:
+        """Read on for the usage that stands at the end, as long as that is worth it."""
+        exchange, attempt = self.exchange, self.exchange.attempts[-1]
+        exchange.client_left = True
+        most = attempt.drain_tokens
+        until = None if most is None else attempt.seen_tokens + most
+        with trio.move_on_after(exchange.patience):
+            while not relay.ended and (until is None or attempt.seen_tokens <= until):
+                await self._next(reply, relay)
+                if relay.failure is not None:
+                    raise relay.failure
 
     async def _relay_opaque(self, reply: Reply) -> None:
         """What is neither JSON nor events, such as sound: part by part, as it comes."""
         self.opaque = True
         headers = {"content-type": reply.headers.get("content-type", "application/octet-stream")}
         while chunk := await reply.chunk():
+            self.exchange.attempts[-1].answered = True
             await self._write(chunk, headers)
         if not self.streaming:
             await self._write(b"", headers)

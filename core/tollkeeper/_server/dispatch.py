@@ -1,6 +1,5 @@
 """The story of a call: from an exchange to its last byte, and its settlement before that."""
 
-import logging
 from typing import Protocol
 
 import trio
@@ -8,12 +7,10 @@ import trio
 from tollkeeper._server.delivery import ClientGone, Delivery, Wire
 from tollkeeper._server.failures import answer_for, log_failure, unauthenticated
 from tollkeeper._server.pipeline import Pipeline
-from tollkeeper._server.sending import not_offered
+from tollkeeper._server.sending import not_offered, usage_of
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import ApiError, Refused, model_not_found
-from tollkeeper.exchange import Deployment, Exchange, Outcome, OutcomeKind, Usage
-
-log = logging.getLogger("tollkeeper")
+from tollkeeper.exchange import Deployment, Exchange, Outcome, OutcomeKind
 
 
 class Backstage(Protocol):
@@ -78,7 +75,9 @@ class _Call(Delivery):
     def _peek(self) -> None:
         exchange = self.exchange
         if (dialect := exchange.operation.dialect) is not None:
-            exchange.model, exchange.stream, exchange.wants_usage = dialect.peek(exchange)
+            asked = dialect.peek(exchange)
+            exchange.model, exchange.stream, exchange.wants_usage = asked[:3]
+            exchange.max_output, exchange.answers = asked[3:]
             exchange.candidates = self.backstage.deployments_of(exchange.model, dialect) or ()
 
     async def _choose_deployments(self) -> None:
@@ -130,23 +129,18 @@ class _Call(Delivery):
             return
         self.settled = True
         exchange, reader = self.exchange, self.reader
+        if outcome.kind == "completed" and self.wire.cut == "gone":
+            outcome = Outcome("gone", self.status if self.streaming else 0)
         exchange.outcome = outcome
-        if reader is not None and reader.usage and exchange.attempts:
-            exchange.attempts[-1].usage_data = reader.usage
+        dialect = exchange.operation.dialect
+        over = reader is not None and (reader.ended or reader.whole)
+        if reader is not None and over and reader.usage and dialect is not None:
+            last = exchange.attempts[-1]
+            last.usage_data, last.usage = reader.usage, usage_of(dialect, reader.usage)
         for attempt in exchange.attempts:
-            usage = self.pipeline.measure(exchange, attempt)
-            dialect = exchange.operation.dialect
-            if usage is None and dialect is not None and attempt.usage_data:
-                usage = self._usage_of(dialect, attempt.usage_data)
-            attempt.usage = usage
+            if (usage := self.pipeline.measure(exchange, attempt)) is not None:
+                attempt.usage = usage
         self.pipeline.settle(exchange)
-
-    def _usage_of(self, dialect: Dialect, data: bytes) -> Usage | None:
-        try:
-            return dialect.usage(data)
-        except Exception:
-            log.exception("the dialect %s crashed on a usage object", dialect.name)
-            return None
 
     async def close_replies(self) -> None:
         """Give every connection up, also under cancellation."""

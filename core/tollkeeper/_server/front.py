@@ -64,9 +64,11 @@ class Front:
             client=connection.client,
             arrived=trio.current_time(),
         )
+        connection.exchange = exchange
         try:
             await handle(exchange, connection, generation)
         finally:
+            connection.exchange = None
             if exchange.outcome is None or exchange.outcome.kind in ("gone", "stopped"):
                 request.keep_alive = False
             if generation.config.server.access_log:

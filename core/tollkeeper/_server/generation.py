@@ -1,6 +1,6 @@
 """A generation: one frozen set of plugins and settings, and the exchanges that run in it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from tollkeeper.config import Config, EnabledPlugin
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import Problem
 from tollkeeper.exchange import Deployment, Operation
-from tollkeeper.gateway import Clock, Registry
+from tollkeeper.gateway import Bell, Registry
+from tollkeeper.provider import Clock
 from tollkeeper.storage import Database
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Shared:
     clock: Clock = field(default_factory=Clock)
     pool: Pool = field(default_factory=Pool)
     health: Health = field(default_factory=Health)
+    lasting: dict[str, object] = field(default_factory=dict)
+    """What plugins keep beyond their instances, by their names."""
+    bell: Bell = field(default_factory=Bell)
 
 
 class Generation:
@@ -71,7 +75,7 @@ class Generation:
         self._operations = dict(registry.operations)
         self._open_ended = [o for o in self._operations.values() if o.path.endswith("}")]
         self._serves = serves
-        self._deployments = _deployments(config, registry)
+        self._deployments = {name: deployments_of(name, registry) for name in registry.models}
         self._serving: dict[tuple[str, str], tuple[Deployment, ...]] = {}
         """The deployments of a model that can serve a dialect, by both names."""
 
@@ -115,18 +119,21 @@ class Generation:
         return settings.credential.reveal() if settings and settings.credential else ""
 
 
-def _deployments(config: Config, registry: Registry) -> Mapping[str, tuple[Deployment, ...]]:
-    return {
-        name: tuple(
-            Deployment(
-                alias=name,
-                provider=wanted.provider,
-                kind=config.providers[wanted.provider].kind,
-                model=wanted.model,
-                weight=wanted.weight,
-                price=model.price,
-            )
-            for wanted in model.deployments
+def deployments_of(name: str, registry: Registry) -> tuple[Deployment, ...]:
+    """What can serve a model, as the TOML has it."""
+    model, providers = registry.models[name], registry.config.providers
+    return tuple(
+        Deployment(
+            alias=name,
+            provider=wanted.provider,
+            kind=(provider := providers[wanted.provider]).kind,
+            model=wanted.model,
+            weight=wanted.weight,
+            price=model.price,
+            max_output=model.max_output,
+            base_url=provider.base_url
+            or registry.presets.get(provider.kind, {}).get(provider.preset, ""),
+            drain_usd=provider.drain_usd,
         )
-        for name, model in registry.models.items()
-    }
+        for wanted in model.deployments
+    )

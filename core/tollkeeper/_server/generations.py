@@ -10,7 +10,7 @@ from tollkeeper._server.loading import build_generation
 from tollkeeper._server.pages import build_app
 from tollkeeper.config import Config
 from tollkeeper.errors import PluginError
-from tollkeeper.gateway import Authorizer
+from tollkeeper.management import Authorizer
 
 log = logging.getLogger("tollkeeper")
 
@@ -60,6 +60,7 @@ class Generations:
     def _take_over(self, new: Generation) -> None:
         old: Generation | None = getattr(self, "current", None)
         self.current = new
+        self.shared.bell.ring = new.pipeline.notice
         if old is not None:
             old.on_empty = lambda: self._retire(old)
             if old.live == 0:

@@ -1,5 +1,6 @@
 """From names in the TOML to a generation. Synchronous; makes no query and opens no connection."""
 
+import functools
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from tollkeeper._server.chat import CHAT
-from tollkeeper._server.generation import Generation, Instance, Shared
+from tollkeeper._server.generation import Generation, Instance, Shared, deployments_of
 from tollkeeper._server.models import model_operations
 from tollkeeper._server.pipeline import Pipeline, Step, collect_steps
 from tollkeeper._server.sending import Sender
@@ -15,9 +16,11 @@ from tollkeeper._server.upstream import Pool, PooledUpstream
 from tollkeeper.config import Config, EnabledPlugin
 from tollkeeper.errors import ConfigError, PluginError, Problem, by_line
 from tollkeeper.explain import nearest
-from tollkeeper.gateway import Gateway, Provider, ProviderContext, Registry
+from tollkeeper.gateway import Gateway, Registry
 from tollkeeper.hookspecs import empty_collection
-from tollkeeper.settings import split_bind
+from tollkeeper.ledger import Ledger, PriceSource
+from tollkeeper.provider import Provider, ProviderContext
+from tollkeeper.settings import PriceSettings, split_bind
 from tollkeeper.storage import check_storage_url
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = (
     _check_server(config, steps, problems)
     if problems:
         raise ConfigError(problems)
-    sender = Sender(providers, registry.clock)
+    sender = Sender(providers, registry.clock, _patience(config, registry))
     pipeline = sender.pipeline = _pipeline(config, steps, sender)
     generation = Generation(config, registry, pipeline, instances, sender.serves)
     generation.warnings = _warnings(config, steps)
@@ -87,10 +90,13 @@ def register_plugins(
         for instance in reversed(instances):  # pluggy calls last what registered first
             _register(manager, instance)
         steps = collect_steps(manager, policies)
-        registry = Registry(config, shared.database, shared.clock)
+        registry = Registry(
+            config, shared.database, shared.clock, lasting=shared.lasting, bell=shared.bell
+        )
         core = Gateway(registry, "core")
         registry.models.update(config.models)
-        for operation in (CHAT, *model_operations(registry.models, config.providers)):
+        models = model_operations(registry.models, config.providers, _prices(registry))
+        for operation in (CHAT, *models):
             core.add_operation(operation)
         shared.health.register(core)
         for step in steps["register"]:
@@ -98,6 +104,19 @@ def register_plugins(
     except PluginError as error:
         raise ConfigError([Problem(config.source.name, str(error))]) from error
     return registry, steps, instances
+
+
+def _prices(registry: Registry) -> Callable[[str], PriceSettings | None]:
+    """Finds the price of a model by its first deployment, once."""
+
+    @functools.cache
+    def price_of(name: str) -> PriceSettings | None:
+        source = registry.services.get(PriceSource)
+        if not isinstance(source, PriceSource):
+            return None
+        return source.price_of(deployments_of(name, registry)[0])
+
+    return price_of
 
 
 def _instance(enabled: EnabledPlugin, old: Iterable[Instance], config: Config) -> Instance:
@@ -165,6 +184,15 @@ def _make_providers(
             where = ("providers", name)
             problems.append(config.source.problem(where, f"provider {name}: {error}"))
     return providers
+
+
+def _patience(config: Config, registry: Registry) -> dict[str, float]:
+    """Of each provider: seconds that a reply is read on once its client has left."""
+    usual = "drain" if Ledger in registry.services else "cancel"
+    return {
+        name: settings.drain_seconds if (settings.on_disconnect or usual) == "drain" else 0.0
+        for name, settings in config.providers.items()
+    }
 
 
 def _client_maker(upstream: PooledUpstream) -> "Callable[[], httpx.AsyncClient]":

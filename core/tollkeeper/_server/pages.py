@@ -6,14 +6,17 @@ Quart cannot take a rule back, so each plugin set has an app of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 
 from tollkeeper.errors import ApiError, Failed, Refused, find_api_error, invalid_request
 from tollkeeper.exchange import new_request_id
-from tollkeeper.gateway import OPEN_POLICIES, Authorizer, Route
+from tollkeeper.gateway import Route
+from tollkeeper.jsongate import read_object
+from tollkeeper.management import OPEN_POLICIES, Authorizer, Caller, Done, Write
 
 if TYPE_CHECKING:
     from quart import Response
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollkeeper")
 
+JSON = "application/json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 _CODES |= {409: "conflict", 413: "request_too_large"}
 
@@ -37,7 +41,13 @@ def build_app(
     app.json.sort_keys = False  # type: ignore[attr-defined] # Quart's default provider has it
     for route in dict.fromkeys(routes.values()):
         name = f"{'+'.join(route.methods)} {route.path}".replace(".", "_")
-        app.add_url_rule(route.path, name, _view(route, authorizer), methods=list(route.methods))
+        app.add_url_rule(
+            route.path,
+            name,
+            _view(route, authorizer),
+            methods=list(route.methods),
+            provide_automatic_options=False,
+        )
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     app.after_request(_with_request_id)
@@ -48,24 +58,64 @@ def _view(route: Route, authorizer: Authorizer | None) -> Any:  # noqa: ANN401 -
     async def view(**values: Any) -> Any:  # noqa: ANN401 -- a route returns what Quart takes
         from quart import request
 
+        caller = None
         if not route.policy & OPEN_POLICIES and authorizer is not None:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            await authorizer.authorize(headers, route.policy)
+            caller = values["caller"] = await authorizer.authorize(headers, route.policy)
+        data = cast("bytes", await request.get_data())
+        if route.query is not None:
+            values["query"] = _checked_query(route.query, request.args.to_dict(flat=False))
         if route.body is not None:
-            values["body"] = _checked(route.body, await request.get_data())
-        result = await route.handler(**values)
-        return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+            values["body"] = _checked(route.body, read_object(data))
+        if caller is None or authorizer is None or request.method in ("GET", "HEAD"):
+            return _plain(await route.handler(**values))
+        return await _write(authorizer, caller, data, lambda: route.handler(**values))
 
     return view
 
 
-def _checked(model: type[BaseModel], data: bytes | str) -> BaseModel:
+async def _write(
+    authorizer: Authorizer, caller: Caller, data: bytes, act: Callable[[], Awaitable[Any]]
+) -> Response:
+    """Run a handler as a write of its caller's: once under an idempotency key, and noted."""
+    from quart import Response, request
+
+    async def done() -> Done:
+        try:
+            return Done(200, msgspec.json.encode(_plain(await act())))
+        except ApiError as error:
+            return Done(error.status, error.body())
+
+    key = request.headers.get("idempotency-key", "")
+    write = Write(caller, request.method, request.full_path.rstrip("?"), data, key)
+    result = await authorizer.write(write, done)
+    return Response(result.body, result.status, content_type=JSON)
+
+
+def _plain(result: Any) -> Any:  # noqa: ANN401 -- whatever a handler returns
+    return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+
+
+def _checked(model: type[BaseModel], document: Mapping[str, Any]) -> BaseModel:
     try:
-        return model.model_validate_json(data)
+        return model.model_validate_json(msgspec.json.encode(document))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or None
         raise invalid_request(f"{place or 'body'}: {first['msg']}", param=place) from None
+
+
+def _checked_query(model: type[BaseModel], given: Mapping[str, list[str]]) -> BaseModel:
+    """The query as a model: each name once, numbers read as such."""
+    twice = next((name for name, values in given.items() if len(values) > 1), None)
+    if twice is not None:
+        raise invalid_request(f"{twice}: given twice", param=twice)
+    try:
+        return model.model_validate_strings({name: values[0] for name, values in given.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or None
+        raise invalid_request(f"{place or 'query'}: {first['msg']}", param=place) from None
 
 
 async def _http_error(error: Any) -> Response:  # noqa: ANN401 -- werkzeug's
@@ -91,7 +141,7 @@ def _shown(error: ApiError) -> Response:
     headers = {**error.headers, "x-request-id": new_request_id()}
     where = f"{request.method} {request.path}"
     log.info("%s %s -> %d %s", headers["x-request-id"], where, error.status, error.message)
-    return Response(error.body(), error.status, headers, content_type="application/json")
+    return Response(error.body(), error.status, headers, content_type=JSON)
 
 
 async def _with_request_id(response: Response) -> Response:

@@ -29,6 +29,7 @@ from tollkeeper.exchange import (
 )
 from tollkeeper.explain import nearest
 from tollkeeper.hookspecs import Hooks, Send
+from tollkeeper.notice import Notice
 
 log = logging.getLogger("tollkeeper")
 
@@ -184,6 +185,14 @@ class Pipeline:
         for step in self.steps["settle"]:
             try:
                 step.call(exchange)
+            except Exception:
+                self._count(step)
+
+    def notice(self, notice: Notice) -> None:
+        """Every plugin, always."""
+        for step in self.steps["notice"]:
+            try:
+                step.call(notice)
             except Exception:
                 self._count(step)
 

@@ -11,6 +11,7 @@ from tollkeeper.dialect import Dialect, StreamReader
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Event, Exchange
 from tollkeeper.jsonspan import is_json, quote
+from tollkeeper.seen import count_events
 from tollkeeper.sse import DONE, Splitter, data_of, make_event, split_events
 
 
@@ -29,10 +30,14 @@ class StreamRelay:
     dialect: Dialect
     reader: StreamReader
     taps: Taps | None
+    answers: int = 1
+    """How many answers the stream is of."""
     ended: bool = False
     """Whether nothing comes any more but the tail."""
     tail: bytes = b""
     """What stands from the terminal event on, to be sent after settling."""
+    events: int = 0
+    """How many events with data have come."""
     failure: Exception | None = None
     """An error event, or a tap's refusal, met behind events that can still go out."""
     _splitter: Splitter = field(init=False)
@@ -40,11 +45,17 @@ class StreamRelay:
     def __post_init__(self) -> None:
         self._splitter = Splitter(self.dialect.max_event)
 
+    @property
+    def seen_tokens(self) -> int:
+        """Output tokens that have certainly come: one in each event that is no mere frame."""
+        return max(0, self.events - self.reader.frame_events * self.answers)
+
     def feed(self, chunk: bytes) -> bytes:
         """What can go to the client now; look at `failure` and `ended` after sending it."""
         whole = self._splitter.feed(chunk)
         if not whole:
             return b""
+        self.events += count_events(whole)
         quiet = self.reader.skim(whole)
         if self.taps is not None:
             quiet = 0

@@ -5,6 +5,7 @@ status, a 200 that carries an error, a body that is not JSON, a stream that ends
 first event.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,16 @@ from tollkeeper._server.chat import CHAT, CHAT_DIALECT
 from tollkeeper._server.mapping import read_error
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import ApiError, Refused, UpstreamError, invalid_request
-from tollkeeper.exchange import Attempt, Exchange, Reply
-from tollkeeper.gateway import Clock, Provider
+from tollkeeper.exchange import Attempt, Exchange, Reply, Usage
+from tollkeeper.provider import Clock, Provider
+from tollkeeper.seen import count_text
 from tollkeeper.sse import DONE, Splitter, data_of, split_events
 from tollkeeper.translation import Translation, translate_reply
 
 if TYPE_CHECKING:
     from tollkeeper._server.pipeline import Pipeline
+
+log = logging.getLogger("tollkeeper")
 
 
 class _Envelope(msgspec.Struct):
@@ -46,9 +50,16 @@ class Sender:
 
     pipeline: "Pipeline"
 
-    def __init__(self, providers: Mapping[str, Provider], clock: Clock) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        clock: Clock,
+        patience: Mapping[str, float] | None = None,
+    ) -> None:
         self._providers = providers
         self._clock = clock
+        self._patience = patience or {}
+        """Of each provider: seconds that a reply is read on once its client has left."""
         self._native: dict[tuple[str, str], bool] = {}
 
     def speaks(self, provider: str, dialect: Dialect) -> bool:
@@ -71,6 +82,8 @@ class Sender:
         deployment, dialect = exchange.deployment, exchange.operation.dialect
         if deployment is None or dialect is None:
             raise RuntimeError("send was called before a deployment was chosen")
+        if exchange.client_left:
+            raise _nobody_waits()
         number = len(exchange.attempts) + 1
         attempt = Attempt(
             deployment,
@@ -86,6 +99,9 @@ class Sender:
                 translation = _turn_into_chat(exchange, attempt, dialect)
             if self.pipeline.has_attempts:
                 await self.pipeline.attempt(exchange, attempt)
+                if exchange.client_left:
+                    raise _nobody_waits()
+            exchange.patience = self._patience.get(deployment.provider, 0.0)
             reply = await self._providers[deployment.provider].send(exchange, attempt)
             if translation is not None:
                 reply = translate_reply(reply, translation)
@@ -96,6 +112,11 @@ class Sender:
             attempt.error = error
             _clarify(error, dialect)
             raise
+
+
+def _nobody_waits() -> Refused:
+    """What ends an exchange whose client has left before a further try is sent."""
+    return invalid_request("The client left.", status=499)
 
 
 def _clarify(error: UpstreamError | ApiError, dialect: Dialect) -> None:
@@ -170,7 +191,20 @@ async def _whole_body(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply
         raise _bad_status(reply, body, _status_within(body))
     if (usage := bytes(envelope.usage)) != b"null":
         attempt.usage_data = usage
+        attempt.usage = usage_of(dialect, usage)
+    attempt.answered = True
+    if attempt.usage is None:
+        attempt.seen_tokens = count_text(body)
     return BegunReply(reply, body, whole=True)
+
+
+def usage_of(dialect: Dialect, data: bytes) -> Usage | None:
+    """The tokens in a provider's usage, None where a dialect does not believe or cannot read it."""
+    try:
+        return dialect.usage(data)
+    except Exception:
+        log.exception("the dialect %s crashed on a usage object", dialect.name)
+        return None
 
 
 def _status_within(body: bytes) -> int:

@@ -6,7 +6,7 @@ import httpx
 
 from tollkeeper._server.upstream import PooledUpstream, UpstreamReply
 from tollkeeper.errors import UpstreamError
-from tollkeeper.gateway import UpstreamRequest
+from tollkeeper.provider import UpstreamRequest
 
 
 def make_client(upstream: PooledUpstream) -> httpx.AsyncClient:

@@ -14,7 +14,7 @@ from tollkeeper._server.link import Link
 from tollkeeper._server.tls import TlsChannel
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt
-from tollkeeper.gateway import UpstreamRequest
+from tollkeeper.provider import UpstreamRequest
 from tollkeeper.settings import ProviderSettings
 
 IDLE_SECONDS = 4.0

@@ -10,7 +10,7 @@ from tollkeeper._server.delivery import ClientGone
 from tollkeeper._server.heads import encode_head
 from tollkeeper._server.incoming import Incoming
 from tollkeeper.errors import ApiError
-from tollkeeper.exchange import Head, new_request_id
+from tollkeeper.exchange import Head, OutcomeKind, new_request_id
 from tollkeeper.settings import ServerSettings
 
 log = logging.getLogger("tollkeeper")
@@ -32,6 +32,8 @@ class Writer:
     ) -> None:
         self.draining = False
         """Whether the gateway is going down: this connection takes no further request."""
+        self.cut: OutcomeKind = "stopped"
+        """`gone` once the client has left."""
         self.client = client
         self._stream = stream
         self._settings = settings
@@ -118,6 +120,8 @@ class Writer:
 
     async def _send(self, data: bytes) -> None:
         stream = self._stream
+        if self.cut == "gone":
+            raise ClientGone
         try:
             if isinstance(stream, SocketChannel) and len(data) <= WRITE_SIZE:
                 stream.post(data)

@@ -18,8 +18,9 @@ from tollkeeper._server.link import Link
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import parse_config
 from tollkeeper.exchange import Exchange
-from tollkeeper.gateway import Clock, KeyIssuer
+from tollkeeper.gateway import KeyIssuer
 from tollkeeper.hookspecs import hookimpl
+from tollkeeper.provider import Clock
 from tollkeeper.settings import PluginSettings
 from tollkeeper.sse import data_of, split_events
 from tollkeeper.storage import make_database
@@ -211,7 +212,10 @@ async def _generations(shared: Shared) -> AsyncIterator[tuple[Generations, trio.
         nursery.cancel_scope.cancel()
 
     async with unwrapped(), trio.open_nursery() as nursery:
-        yield Generations(nursery, shared, on_guard_crash), nursery
+        # What clients began is over before the plugins stop, as when a gateway goes down.
+        async with unwrapped(), trio.open_nursery() as connections:
+            yield Generations(nursery, shared, on_guard_crash), connections
+            connections.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     if crashed:
         raise RuntimeError("a guard's own task crashed; the log says how")

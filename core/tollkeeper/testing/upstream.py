@@ -10,8 +10,9 @@ import trio
 
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt, Exchange, Reply
-from tollkeeper.gateway import Gateway, Provider, ProviderContext
+from tollkeeper.gateway import Gateway
 from tollkeeper.hookspecs import hookimpl
+from tollkeeper.provider import Provider, ProviderContext
 from tollkeeper.settings import PluginSettings
 
 MODEL = "test"

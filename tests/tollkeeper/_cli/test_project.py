@@ -50,7 +50,7 @@ def test_plugins_lists_enabled_ones_in_the_order_of_the_file(tmp_path: Path) -> 
     assert enabled == ["routing", "keys"]
     (keys,) = [row for row in rows if row["name"] == "keys"]
     assert keys["policy"] == "guard"
-    assert keys["hooks"] == ["register", "run", "authenticate"]
+    assert keys["hooks"] == ["register", "run", "authenticate", "admit"]
     (demo,) = [row for row in rows if row["name"] == "demo"]
     assert (demo["enabled"], demo["hooks"]) == (False, [])
     assert "routing" in invoke("plugins", "--config", str(config)).output.splitlines()[0]

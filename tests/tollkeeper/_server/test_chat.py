@@ -35,7 +35,7 @@ def test_what_the_gateway_needs_is_read_and_all_else_is_left_alone() -> None:
         "stream_options": {"include_usage": True, "new": [1]},
         "new_field": {"deep": ["model"]},
     }
-    assert peek(json.dumps(body, indent=1).encode()) == ("m", True, True)
+    assert peek(json.dumps(body, indent=1).encode()) == ("m", True, True, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_stream_and_its_usage_come_when_asked_for(
     fields: dict[str, object], stream: bool, usage: bool
 ) -> None:
     body = json.dumps({"model": "m", "messages": [], **fields}).encode()
-    assert peek(body) == ("m", stream, usage)
+    assert peek(body)[:3] == ("m", stream, usage)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,29 @@ def test_a_key_that_the_gateway_acts_on_may_not_stand_twice(members: bytes) -> N
 def test_a_key_of_any_characters_is_taken_or_refused(key: bytes) -> None:
     body = b'{"model": "m", "messages": [], "%b": 1}' % key
     with contextlib.suppress(Refused):
-        assert peek(body) == ("m", False, False)
+        assert peek(body)[:3] == ("m", False, False)
 
 
 def test_a_key_of_the_same_name_inside_a_value_is_no_double() -> None:
     body = b'{"model": "m", "messages": [{"model": 1, "stream": 2}], "x": "\\"model\\": 3"}'
-    assert peek(body) == ("m", False, False)
+    assert peek(body)[:3] == ("m", False, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "bound", "answers"),
+    [
+        ({"max_tokens": 5}, 5, 1),
+        ({"max_completion_tokens": 7}, 7, 1),
+        ({"max_completion_tokens": 7, "max_tokens": 9, "n": 3}, 9, 3),
+        ({"max_tokens": 0, "n": 0}, None, 1),
+        ({"max_tokens": -1, "n": None}, None, 1),
+    ],
+)
+def test_what_a_request_binds_its_output_to_is_read(
+    fields: dict[str, object], bound: int | None, answers: int
+) -> None:
+    body = json.dumps({"model": "m", "messages": [], **fields}).encode()
+    assert peek(body)[3:] == (bound, answers)
 
 
 @settings(deadline=None)

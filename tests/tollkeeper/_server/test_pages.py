@@ -1,11 +1,13 @@
 """Management routes of plugins, through Quart."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from quart import Response
 
-from tollkeeper import Authorizer, Gateway, PluginSettings, Refused, hookimpl
+from tollkeeper import Authorizer, Caller, Gateway, PluginSettings, Refused, hookimpl
+from tollkeeper.management import Done, Write
 from tollkeeper.testing import open_gateway
 
 
@@ -15,8 +17,16 @@ class Wish(BaseModel):
     count: int = 1
 
 
+class Search(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    limit: int = 10
+    name: str = ""
+
+
 class Shop:
     """A few routes, and who may call them."""
+
+    writes: list[Write] = []  # noqa: RUF012 -- cleared by who looks at it
 
     def __init__(self, settings: PluginSettings) -> None:
         pass
@@ -28,20 +38,32 @@ class Shop:
         gateway.add_route("/broken", self.broken, policy="open")
         gateway.add_route("/stream", self.stream, policy="open")
         gateway.add_route("/empty", self.empty, policy="open")
+        gateway.add_route("/search", self.search, policy="open", query=Search)
         gateway.offer(Authorizer, self)
 
-    async def authorize(self, headers: dict[str, str], policy: frozenset[str]) -> None:
+    async def authorize(self, headers: dict[str, str], policy: frozenset[str]) -> Caller:
         assert policy == {"owner"}
         if headers.get("x-role") not in policy:
             raise Refused(403, "auth_error", "Only for owners.")
+        return Caller("user_1", "o@example.org", "jti", "org_1", "owner")
+
+    async def write(self, write: Write, act: Callable[[], Awaitable[Done]]) -> Done:
+        self.writes.append(write)
+        return await act()
 
     async def item(self, item: str) -> dict[str, Any]:
         if item == "none":
             raise Refused(404, "not_found", "No such item.")
         return {"item": item}
 
-    async def order(self, body: Wish) -> Wish:
+    async def order(self, caller: Caller, body: Wish) -> Wish:
+        assert caller.role == "owner"
+        if body.name == "moon":
+            raise Refused(409, "conflict", "Not for sale.")
         return body
+
+    async def search(self, query: Search) -> dict[str, Any]:
+        return query.model_dump()
 
     async def broken(self) -> None:
         raise RuntimeError("a secret detail")
@@ -78,6 +100,34 @@ async def test_a_body_is_checked_and_the_field_at_fault_named() -> None:
             (b"not json", None),
         ):
             wrong = await gateway.request("POST", "/shop", body, owner)
+            assert (wrong.status, wrong.code) == (400, "invalid_request")
+            assert wrong.json()["error"]["param"] == param
+
+
+async def test_a_write_goes_through_whoever_keeps_account_of_writes() -> None:
+    owner = {"x-role": "owner", "idempotency-key": "once"}
+    Shop.writes.clear()
+    async with open_gateway(plugins={"shop": Shop}) as gateway:
+        await gateway.request("POST", "/shop", b'{"name": "hat"}', owner)
+        refused = await gateway.request("POST", "/shop", b'{"name": "moon"}', owner)
+        await gateway.get("/shop/hat")
+    assert (refused.status, refused.code) == (409, "conflict")
+    assert [(w.method, w.path, w.idempotency_key) for w in Shop.writes] == [
+        ("POST", "/shop", "once")
+    ] * 2
+    assert Shop.writes[0].body == b'{"name": "hat"}'
+
+
+async def test_a_query_is_checked_as_a_body_is() -> None:
+    async with open_gateway(plugins={"shop": Shop}) as gateway:
+        good = await gateway.get("/search?limit=5&name=hat")
+        assert good.json() == {"limit": 5, "name": "hat"}
+        for query, param in (
+            ("limit=x", "limit"),
+            ("color=red", "color"),
+            ("name=a&name=b", "name"),
+        ):
+            wrong = await gateway.get(f"/search?{query}")
             assert (wrong.status, wrong.code) == (400, "invalid_request")
             assert wrong.json()["error"]["param"] == param
 

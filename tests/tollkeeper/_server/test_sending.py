@@ -11,8 +11,8 @@ from tollkeeper._server.pipeline import Pipeline, collect_steps
 from tollkeeper._server.sending import Sender
 from tollkeeper.errors import Refused, UpstreamError
 from tollkeeper.exchange import Attempt, Deployment, Exchange, Reply
-from tollkeeper.gateway import Clock
 from tollkeeper.hookspecs import empty_collection, hookimpl
+from tollkeeper.provider import Clock
 from tollkeeper.sse import MAX_EVENT
 from tollkeeper.testing import DONE, ScriptedReply, chunk, completion
 
