@@ -28,7 +28,7 @@ from tollkeeper.settings import PluginSettings, Table
 
 ROOT = Path(__file__).parent.parent
 BUILT_IN = (
-    *("keys", "limits", "routing", "metering", "budgets", "apidocs"),
+    *("keys", "limits", "routing", "metering", "budgets", "accounts", "apidocs"),
     *("openai", "anthropic", "gemini", "demo"),
     *("messages", "responses", "completions", "embeddings"),
     *("moderations", "images", "audio", "rerank"),
@@ -209,7 +209,7 @@ def blocks() -> dict[str, str]:
     found |= {f"table {name}": options(name, table) for name, table in inner_tables(plugins)}
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tollkeeper.toml")
-        config.write_text("".join(f"[plugins.{name}]\n" for name in BUILT_IN))
+        config.write_text(example_toml(plugins))
         context = click.Context(tollkeeper, info_name="tollkeeper", obj=config)
         found |= dict(commands(tollkeeper, context))
     return found

@@ -105,6 +105,9 @@ LEDGER = {
 }  # what an attempt is in money
 LEDGER |= {"rows.py", "chain.py", "writer.py", "syncing.py", "ballast.py"}  # how it is written
 LEDGER |= {"usage.py", "audit.py"}  # how it is read
+ACCOUNTS = {"passwords.py", "tokens.py", "attempts.py", "authorizer.py"}  # who it is
+ACCOUNTS |= {"orgs.py", "invitations.py", "writes.py", "schemas.py"}  # what there is
+ACCOUNTS |= {"routes_auth.py", "routes_keys.py"}
 
 
 @pytest.mark.parametrize("name", sorted(plugin_names()))
@@ -117,7 +120,9 @@ def test_a_plugin_folder_holds_only_files_of_known_names(name: str) -> None:
         "stream.py",
         "shapes.py",
     }  # a service that translates, in three parts
-    known |= {"metering": LEDGER, "apidocs": {"document.py", "pages.py"}}.get(name, set())
+    known |= {"metering": LEDGER, "accounts": ACCOUNTS, "apidocs": {"document.py", "pages.py"}}.get(
+        name, set()
+    )
     folder = ROOT / "plugins" / f"tollkeeper_{name}"
     assert {path.name for path in folder.iterdir()} <= known
     assert (folder / "README.md").is_file()

@@ -93,6 +93,8 @@ class Registry:
     promises: list[str] = field(default_factory=list)
     """What `tollkeeper check` says of the configuration."""
     bell: Bell = field(default_factory=Bell)
+    healthy: dict[str, bool] = field(default_factory=dict)
+    """Of each provider that was tried: whether it could be used last."""
 
     def claim(self, owner: str, kind: str, name: str) -> None:
         """Take a name for a plugin; a name that is taken is an error that tells by whom."""
@@ -120,6 +122,11 @@ class Gateway:
     def clock(self) -> Clock:
         """The one clock to ask."""
         return self._registry.clock
+
+    @property
+    def healthy(self) -> Mapping[str, bool]:
+        """Of each provider that was tried since the start: whether it could be used last."""
+        return self._registry.healthy
 
     def keep(self, make: Callable[[], StateT]) -> StateT:
         """State that outlives a change of the plugin's settings: made once per process."""

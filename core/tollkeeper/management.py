@@ -1,7 +1,7 @@
 """The management side as plugins speak of it: who calls a route, and the keys they manage."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -49,6 +49,8 @@ class Done:
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside those of every reply; not kept for a request that is made again."""
 
 
 @runtime_checkable

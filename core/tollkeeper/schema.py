@@ -153,7 +153,8 @@ def _section(name: str, table: type[Table], values: dict[str, str] | None = None
     if issubclass(table, PluginSettings):
         lines[0] = f"# The plugin {name.removeprefix('plugins.')}."
     for key, _, default, text in option_rows(table):
-        value = (values or {}).get(key, default)
+        examples = table.model_fields[key].examples or [""]
+        value = (values or {}).get(key, default) or toml_value(examples[0] or None)
         name = toml_key(key)
         lines += [f"# {text}".rstrip(), f"{name} = {value}" if value else f"# {name} ="]
     return "\n".join(lines) + "\n"

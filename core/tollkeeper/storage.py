@@ -231,6 +231,11 @@ class Session:
                 raise
 
 
+def is_unusable(error: Exception) -> bool:
+    """Whether it says that the database is down, locked or full, and not that a query is wrong."""
+    return isinstance(error, peewee.OperationalError | peewee.InterfaceError)
+
+
 def find_migrations(package: str) -> Path | None:
     """The `migrations/` of a plugin's package, if it has one."""
     if package.partition(".")[0] in ("", "tollkeeper", "__main__"):

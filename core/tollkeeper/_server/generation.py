@@ -50,6 +50,7 @@ class Shared:
     lasting: dict[str, object] = field(default_factory=dict)
     """What plugins keep beyond their instances, by their names."""
     bell: Bell = field(default_factory=Bell)
+    healthy: dict[str, bool] = field(default_factory=dict)
 
 
 class Generation:

@@ -39,7 +39,7 @@ def build_generation(config: Config, shared: Shared, old: Iterable[Instance] = (
     _check_server(config, steps, problems)
     if problems:
         raise ConfigError(problems)
-    sender = Sender(providers, registry.clock, _patience(config, registry))
+    sender = Sender(providers, registry.clock, _patience(config, registry), registry.healthy)
     pipeline = sender.pipeline = _pipeline(config, steps, sender)
     generation = Generation(config, registry, pipeline, instances, sender.serves)
     generation.warnings = _warnings(config, steps)
@@ -91,7 +91,12 @@ def register_plugins(
             _register(manager, instance)
         steps = collect_steps(manager, policies)
         registry = Registry(
-            config, shared.database, shared.clock, lasting=shared.lasting, bell=shared.bell
+            config,
+            shared.database,
+            shared.clock,
+            lasting=shared.lasting,
+            bell=shared.bell,
+            healthy=shared.healthy,
         )
         core = Gateway(registry, "core")
         registry.models.update(config.models)

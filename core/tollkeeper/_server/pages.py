@@ -17,6 +17,7 @@ from tollkeeper.exchange import new_request_id
 from tollkeeper.gateway import Route
 from tollkeeper.jsongate import read_object
 from tollkeeper.management import OPEN_POLICIES, Authorizer, Caller, Done, Write
+from tollkeeper.storage import is_unusable
 
 if TYPE_CHECKING:
     from quart import Response
@@ -66,7 +67,7 @@ def _view(route: Route, authorizer: Authorizer | None) -> Any:  # noqa: ANN401 -
         if route.query is not None:
             values["query"] = _checked_query(route.query, request.args.to_dict(flat=False))
         if route.body is not None:
-            values["body"] = _checked(route.body, read_object(data))
+            values["body"] = _checked(route.body, read_object(data or b"{}"))
         if caller is None or authorizer is None or request.method in ("GET", "HEAD"):
             return _plain(await route.handler(**values))
         return await _write(authorizer, caller, data, lambda: route.handler(**values))
@@ -84,12 +85,12 @@ async def _write(
         try:
             return Done(200, msgspec.json.encode(_plain(await act())))
         except ApiError as error:
-            return Done(error.status, error.body())
+            return Done(error.status, error.body(), error.headers)
 
     key = request.headers.get("idempotency-key", "")
     write = Write(caller, request.method, request.full_path.rstrip("?"), data, key)
     result = await authorizer.write(write, done)
-    return Response(result.body, result.status, content_type=JSON)
+    return Response(result.body, result.status, dict(result.headers), content_type=JSON)
 
 
 def _plain(result: Any) -> Any:  # noqa: ANN401 -- whatever a handler returns
@@ -132,6 +133,8 @@ async def _error(error: Exception) -> Response:
     if (found := find_api_error(error)) is not None:
         return _shown(found)
     log.error("a management route crashed", exc_info=error)
+    if is_unusable(error):
+        return _shown(Failed(503, "server_error", "The gateway's database cannot be used now."))
     return _shown(Failed(500, "server_error", "The gateway failed to handle this request."))
 
 

@@ -55,11 +55,13 @@ class Sender:
         providers: Mapping[str, Provider],
         clock: Clock,
         patience: Mapping[str, float] | None = None,
+        healthy: dict[str, bool] | None = None,
     ) -> None:
         self._providers = providers
         self._clock = clock
         self._patience = patience or {}
         """Of each provider: seconds that a reply is read on once its client has left."""
+        self._healthy = {} if healthy is None else healthy
         self._native: dict[tuple[str, str], bool] = {}
 
     def speaks(self, provider: str, dialect: Dialect) -> bool:
@@ -94,24 +96,32 @@ class Sender:
         )
         exchange.attempts.append(attempt)
         try:
-            translation = None
-            if not self.speaks(deployment.provider, dialect):
-                translation = _turn_into_chat(exchange, attempt, dialect)
-            if self.pipeline.has_attempts:
-                await self.pipeline.attempt(exchange, attempt)
-                if exchange.client_left:
-                    raise _nobody_waits()
-            exchange.patience = self._patience.get(deployment.provider, 0.0)
-            reply = await self._providers[deployment.provider].send(exchange, attempt)
-            if translation is not None:
-                reply = translate_reply(reply, translation)
-            exchange.replies.append(reply)
-            attempt.status = reply.status
-            return await _judged(reply, attempt, dialect)
+            reply = await self._try(exchange, attempt, dialect)
         except (UpstreamError, ApiError) as error:
             attempt.error = error
+            if isinstance(error, UpstreamError):
+                # What a provider says of a request says that it is there.
+                self._healthy[deployment.provider] = 0 < error.status < 500 and not error.is_ours
             _clarify(error, dialect)
             raise
+        self._healthy[deployment.provider] = True
+        return reply
+
+    async def _try(self, exchange: Exchange, attempt: Attempt, dialect: Dialect) -> Reply:
+        provider, translation = attempt.deployment.provider, None
+        if not self.speaks(provider, dialect):
+            translation = _turn_into_chat(exchange, attempt, dialect)
+        if self.pipeline.has_attempts:
+            await self.pipeline.attempt(exchange, attempt)
+            if exchange.client_left:
+                raise _nobody_waits()
+        exchange.patience = self._patience.get(provider, 0.0)
+        reply = await self._providers[provider].send(exchange, attempt)
+        if translation is not None:
+            reply = translate_reply(reply, translation)
+        exchange.replies.append(reply)
+        attempt.status = reply.status
+        return await _judged(reply, attempt, dialect)
 
 
 def _nobody_waits() -> Refused:

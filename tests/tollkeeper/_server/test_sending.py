@@ -14,7 +14,14 @@ from tollkeeper.exchange import Attempt, Deployment, Exchange, Reply
 from tollkeeper.hookspecs import empty_collection, hookimpl
 from tollkeeper.provider import Clock
 from tollkeeper.sse import MAX_EVENT
-from tollkeeper.testing import DONE, ScriptedReply, chunk, completion
+from tollkeeper.testing import (
+    DONE,
+    ScriptedReply,
+    ScriptedUpstream,
+    chunk,
+    completion,
+    open_gateway,
+)
 
 JSON = {"content-type": "application/json"}
 SSE = {"content-type": "text/event-stream; charset=utf-8"}
@@ -290,3 +297,17 @@ async def test_a_plugin_that_refuses_the_attempt_keeps_everything_from_going_ups
 )
 def test_only_an_error_at_the_top_of_an_event_is_one(data: bytes, found: bool) -> None:
     assert CHAT_DIALECT.error_in(data) == (data if found else None)
+
+
+@pytest.mark.parametrize(
+    ("status", "healthy"), [(200, True), (400, True), (429, True), (401, False), (500, False)]
+)
+async def test_a_provider_is_healthy_while_what_it_says_is_about_the_request(
+    status: int, healthy: bool
+) -> None:
+    upstream = ScriptedUpstream()
+    upstream.reply(completion() if status == 200 else {}, status=status)
+    async with open_gateway(upstream) as gateway:
+        assert gateway.generations.shared.healthy == {}
+        await gateway.chat()
+        assert gateway.generations.shared.healthy == {"scripted": healthy}
