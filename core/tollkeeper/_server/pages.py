@@ -69,7 +69,7 @@ def _view(route: Route, authorizer: Authorizer | None) -> Any:  # noqa: ANN401 -
         if route.body is not None:
             values["body"] = _checked(route.body, read_object(data or b"{}"))
         if caller is None or authorizer is None or request.method in ("GET", "HEAD"):
-            return _plain(await route.handler(**values))
+            return _shaped(_plain(await route.handler(**values)))
         return await _write(authorizer, caller, data, lambda: route.handler(**values))
 
     return view
@@ -91,6 +91,14 @@ async def _write(
     write = Write(caller, request.method, request.full_path.rstrip("?"), data, key)
     result = await authorizer.write(write, done)
     return Response(result.body, result.status, dict(result.headers), content_type=JSON)
+
+
+def _shaped(result: Any) -> Any:  # noqa: ANN401 -- whatever a handler returns
+    from quart import Response
+
+    if isinstance(result, dict):
+        return Response(msgspec.json.encode(result), content_type=JSON)
+    return result
 
 
 def _plain(result: Any) -> Any:  # noqa: ANN401 -- whatever a handler returns
