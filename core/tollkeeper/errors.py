@@ -198,6 +198,12 @@ def model_not_found(model: str) -> Refused:
     return Refused(404, "model_not_found", f"The model '{model}' does not exist.", param="model")
 
 
+def database_unusable() -> Failed:
+    """The answer where the database is down, locked or full."""
+    message = "The gateway's database cannot be used now."
+    return Failed(503, "server_error", message, headers={"retry-after": "5"})
+
+
 def find_error(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
     """The first error of a kind in `error`, also inside the groups that nurseries raise."""
     if isinstance(error, kind):

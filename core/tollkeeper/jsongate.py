@@ -50,7 +50,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     check_shape(body)
     try:
         document = json.loads(
-            body,
+            body.decode(),  # as text: of bytes the encoding would be guessed
             object_pairs_hook=_object,
             parse_constant=_refuse_constant,
             parse_int=_integer,
@@ -68,8 +68,8 @@ def read_object(body: bytes) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
+        counted = Counter(name for name, _ in pairs)
+        twin = next(name for name, count in counted.items() if count > 1)
         raise invalid_request(f"The key '{twin[:64]}' stands twice.", param=twin[:64])
     return found
 

@@ -1,6 +1,6 @@
 """The management side as plugins speak of it: who calls a route, and the keys they manage."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,10 @@ OPEN_POLICIES = frozenset({"open", "signed"})
 """Whoever calls; and callers that the route proves itself, on the raw body."""
 ROLES = ("owner", "admin", "member", "billing")
 """What a user may be in an organization."""
+_UNSEEN = r"\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+"""What cannot be seen, or changes how what follows it is seen."""
+LINE = rf"^[^\s{_UNSEEN}]([^{_UNSEEN}]*[^\s{_UNSEEN}])?$"
+"""A name that people can read, as a pattern."""
 USER_POLICY = "user"
 """Whoever is logged in, whatever they are in an organization, and in none too."""
 POLICIES = OPEN_POLICIES | {*ROLES, USER_POLICY}
@@ -96,6 +100,10 @@ class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None = None
 
 
+TERMS = frozenset(KeyTerms.__struct_fields__)
+"""What may be said of a key."""
+
+
 @runtime_checkable
 class KeyStore(Protocol):
     """Virtual keys of organizations. Offered by whoever authenticates them.
@@ -110,8 +118,10 @@ class KeyStore(Protocol):
     async def add_key(self, org: str, terms: KeyTerms) -> tuple[ManagedKey, str]:
         """A new key, and its secret, which nobody can read again."""
 
-    async def change_key(self, org: str, key: str, terms: KeyTerms) -> ManagedKey | None:
-        """The key under new terms; None where there is none."""
+    async def change_key(
+        self, org: str, key: str, terms: KeyTerms, fields: Collection[str] = TERMS
+    ) -> ManagedKey | None:
+        """The key under new terms, as far as `fields` name them; None where there is none."""
 
     async def rotate_key(
         self, org: str, key: str, grace_seconds: int

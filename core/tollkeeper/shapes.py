@@ -10,6 +10,7 @@ from typing import Any
 JsonSchema = Mapping[str, Any]
 
 STRING: JsonSchema = {"type": "string"}
+NAME: JsonSchema = {"type": "string", "minLength": 1}
 INTEGER: JsonSchema = {"type": "integer"}
 BOOLEAN: JsonSchema = {"type": "boolean"}
 OBJECT: JsonSchema = {"type": "object"}

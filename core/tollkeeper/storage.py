@@ -155,7 +155,9 @@ class Database:
             with self.transaction() as database:
                 return work(database, *args)
 
-        return await trio.to_thread.run_sync(run, limiter=self._writing)
+        with trio.move_on_after(BUSY_SECONDS):  # in the queue: what runs, runs to its end
+            return await trio.to_thread.run_sync(run, limiter=self._writing)
+        raise StorageError("the database is busy")
 
     async def read(self, work: Callable[..., T], *args: object) -> T:
         """Run `work(database, *args)` in a thread. It must not write."""
@@ -233,7 +235,7 @@ class Session:
 
 def is_unusable(error: Exception) -> bool:
     """Whether it says that the database is down, locked or full, and not that a query is wrong."""
-    return isinstance(error, peewee.OperationalError | peewee.InterfaceError)
+    return isinstance(error, peewee.OperationalError | peewee.InterfaceError | StorageError)
 
 
 def find_migrations(package: str) -> Path | None:

@@ -40,11 +40,13 @@ class Accounts:
         """Offer the judging of callers, the routes and the command."""
         self._database, self._clock = gateway.database, gateway.clock
         self._lasting = gateway.keep(lambda: Lasting(Attempts(gateway.clock.monotonic)))
-        judge = authorizer.Accounts(gateway.database, gateway.clock, self._tokens)
+        judge = authorizer.Accounts(
+            gateway.database, gateway.clock, self._tokens, self._lasting.turns
+        )
         gateway.offer(Authorizer, judge)  # type: ignore[type-abstract] # a Protocol names a service
         AuthRoutes(self._settings, self._tokens).register(gateway, self._lasting)
         OrgRoutes(self._settings).register(gateway)
-        KeyRoutes().register(gateway)
+        KeyRoutes(self._settings).register(gateway)
         gateway.add_command(users_command(gateway.database))
 
     @hookimpl

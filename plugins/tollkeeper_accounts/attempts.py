@@ -57,6 +57,8 @@ class Attempts:
 
 def network_of(address: str) -> str:
     """What one client can be told by: its address, or the /64 of it that IPv6 gives everybody."""
+    if address.count(":") == 1 or address.startswith("["):  # with a port, as some proxies tell it
+        address = address.rpartition(":")[0].strip("[]")
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -15,7 +15,7 @@ from tollkeeper.management import ROLES
 from tollkeeper_accounts import orgs, service
 from tollkeeper_accounts.passwords import hash_password
 
-_ADDRESS = re.compile(r"[^\s@]+@[^\s@]+")
+_ADDRESS = re.compile(r"[!-?A-~]+@[!-?A-~]+")
 MIN_PASSWORD, MAX_PASSWORD = 10, 200
 
 
@@ -73,13 +73,13 @@ def _with_first(command: click.Command, database: Database) -> click.Command:
 @click.option(
     "--role",
     type=click.Choice(ROLES),
-    default="owner",
-    show_default=True,
-    help="What to be in the organization.",
+    help="What to be in the organization; owner of one that has no members.",
 )
 @_stdin
 @_json
 def _create(database: Database, email: str, from_stdin: bool, as_json: bool, **into: Any) -> None:  # noqa: ANN401
+    if into["role"] and not into["org"]:
+        raise click.UsageError("--role says what to be in --org, which is missing")
     hashed, now = hash_password(_password(from_stdin)), int(time.time())
     org: str | None = None
     try:
@@ -87,6 +87,7 @@ def _create(database: Database, email: str, from_stdin: bool, as_json: bool, **i
             account = service.add_user(connection, email, hashed, now)
             if into["org"] is not None:
                 org = orgs.find_or_create_org(connection, into["org"], now)
+                into["role"] = into["role"] or _first_role(connection, org)
                 orgs.add_member(connection, org, account.id, into["role"])
     except Refused as refused:
         raise click.ClickException(refused.message) from None
@@ -96,6 +97,12 @@ def _create(database: Database, email: str, from_stdin: bool, as_json: bool, **i
     else:
         place = f", {into['role']} of {org}" if org else ""
         click.echo(f"User {account.id} ({email}){place} can log in now.")
+
+
+def _first_role(connection: Any, org: str) -> str:  # noqa: ANN401 -- peewee's
+    if orgs.members(connection, org):
+        raise click.ClickException(f"the organization {org} has members already: say --role")
+    return "owner"
 
 
 @click.command("list", help="List all users.")

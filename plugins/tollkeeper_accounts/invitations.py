@@ -10,11 +10,16 @@ from tollkeeper_accounts.orgs import OWNER, Actor, Membership, add_member, membe
 from tollkeeper_accounts.service import (
     Account,
     add_user,
+    address_taken,
+    find_user,
     has_users,
     hash_of,
     new_id,
     new_secret,
 )
+
+MANY = 1000
+"""Invitations that an organization may have open at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ def may_register(database: Any, email: str, admission: Admission, now: int) -> N
         raise not_admitted()
     if admission.invitation and _find(database, admission.invitation, email, now) is None:
         raise not_admitted()
+    if find_user(database, email) is not None:
+        raise address_taken()
 
 
 def register(
@@ -100,6 +107,10 @@ def invite(database: Any, actor: Actor, terms: Terms, now: int) -> tuple[Invited
     joined = joined.where(Member.org == actor.org, User.email == terms.email).limit(1)
     if list(joined.tuples().execute(database)):
         raise Refused(409, "conflict", "Already a member of this organization.", param="email")
+    if Invitation.select().where(Invitation.org == actor.org).count(database) >= MANY:
+        raise Refused(409, "conflict", f"{MANY} invitations are open already; withdraw some.")
+    same = (Invitation.org == actor.org) & (Invitation.email == terms.email)
+    Invitation.delete().where(same).execute(database)  # one at a time: the last one counts
     token = new_secret("inv-")
     invited = Invited(new_id("inv"), terms.email, terms.role, now, terms.expires_at)
     Invitation.insert(

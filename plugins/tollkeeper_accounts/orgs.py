@@ -7,6 +7,8 @@ from tollkeeper import Org, Refused
 from tollkeeper_accounts.models import Invitation, Member, User
 from tollkeeper_accounts.service import Account, aged_id, get_user, new_id
 
+MANY_ORGS = 100
+"""That a user may belong to, to make another."""
 OWNER = "owner"
 
 
@@ -50,6 +52,8 @@ def create_org(database: Any, user: str, name: str, now: int) -> Membership:  # 
     taken = Org.select(Org.id).where((Org.name == name) | (Org.id == name)).limit(1)
     if list(taken.tuples().execute(database)):
         raise Refused(409, "conflict", "This name is taken.", param="name")
+    if Member.select().where(Member.user == user).count(database) >= MANY_ORGS:
+        raise Refused(409, "conflict", f"A user belongs to {MANY_ORGS} organizations at most.")
     org = new_id("org")
     Org.insert(id=org, name=name, created_at=now).execute(database)
     add_member(database, org, user, OWNER)

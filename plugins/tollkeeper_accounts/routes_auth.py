@@ -6,13 +6,15 @@ from tollkeeper import Database, Gateway, Refused
 from tollkeeper.management import USER_POLICY, Caller
 from tollkeeper_accounts import invitations, orgs, schemas, service
 from tollkeeper_accounts.attempts import Attempts, network_of
-from tollkeeper_accounts.authorizer import READ_ERRORS, WRITE_ERRORS, unauthorized
+from tollkeeper_accounts.authorizer import READ_ERRORS, WRITE_ERRORS, Turns, unauthorized
 from tollkeeper_accounts.invitations import Admission, FirstUser
 from tollkeeper_accounts.passwords import Passwords
 from tollkeeper_accounts.settings import AccountsSettings
 from tollkeeper_accounts.tokens import Tokens
 
 PREFIX = "/api/v1/auth"
+MANY_REFRESHES = 300
+"""From one client address in 15 minutes."""
 ADDRESS_FACTOR = 10
 """How many more attempts a client address has than an e-mail address: it may be many people's."""
 
@@ -24,6 +26,7 @@ class Lasting:
     attempts: Attempts
     first: FirstUser = field(default_factory=FirstUser)
     passwords: Passwords = field(default_factory=Passwords)
+    turns: Turns = field(default_factory=Turns)
 
 
 class AuthRoutes:
@@ -64,7 +67,7 @@ class AuthRoutes:
             methods=("POST",),
             body=schemas.Refresh,
             reply=schemas.Session,
-            errors=("auth_error",),
+            errors=("auth_error", "rate_limit"),
             summary="A new access token for a refresh token, which is good for one use.",
         )
         self._register_own(gateway)
@@ -113,9 +116,10 @@ class AuthRoutes:
     async def add_user(self, body: schemas.Register) -> schemas.Registered:
         """Register somebody who may."""
         email, admission = service.normal_email(body.email), self._admission(body.invitation)
+        if not admission.is_first:
+            limit = self._settings.login_attempts * ADDRESS_FACTOR
+            self._take({f"register {self._client()}": limit})
         await self._database.read(invitations.may_register, email, admission, self._now())
-        if not admission.is_first and not admission.invitation:
-            self._take({f"register {_client()}": self._settings.login_attempts * ADDRESS_FACTOR})
         password = await self._lasting.passwords.hash(body.password)
         account = await self._database.write(
             invitations.register, email, password, admission, self._now()
@@ -136,8 +140,9 @@ class AuthRoutes:
     async def login(self, body: schemas.Login) -> schemas.Session:
         """Begin a session."""
         email, limit = service.normal_email(body.email), self._settings.login_attempts
-        names = {f"email {email}": limit, f"address {_client()}": limit * ADDRESS_FACTOR}
-        self._take(names)
+        client, many = self._client(), limit * ADDRESS_FACTOR
+        names = {f"login {client} {email}": limit, f"login {client}": many}
+        self._take({**names, f"login {email}": many})
         account = await self._database.read(service.find_user, email)
         hashed = account.password if account else None
         verdict = await self._lasting.passwords.verify(hashed, body.password)
@@ -155,6 +160,7 @@ class AuthRoutes:
 
     async def refresh(self, body: schemas.Refresh) -> schemas.Session:
         """Carry a session on."""
+        self._take({f"refresh {self._client()}": MANY_REFRESHES})
         opened = await self._database.write(
             service.refresh_session, body.refresh_token, self._lifetimes, self._now()
         )
@@ -216,15 +222,17 @@ class AuthRoutes:
             message = f"Too many attempts; try again in {wait} seconds."
             raise Refused(429, "rate_limit", message, headers={"retry-after": str(wait)})
 
+    def _client(self) -> str:
+        """The network that a request comes from, as the listener or the proxy sees it."""
+        from quart import request
+
+        header = self._settings.client_header
+        lines = request.headers.getlist(header) if header else []
+        told = lines[-1].rpartition(",")[2].strip() if lines else ""
+        return network_of(told or request.remote_addr or "")
+
     def _now(self) -> int:
         return int(self._clock.time())
-
-
-def _client() -> str:
-    """The network that a request comes from, as the listener sees it."""
-    from quart import request
-
-    return network_of(request.remote_addr or "")
 
 
 def _wrong_login() -> Refused:

@@ -1,16 +1,19 @@
 """`/api/v1/gateway/keys` and `providers`: what an organization calls the gateway with."""
 
-import msgspec
-
-from tollkeeper import Gateway, PluginError
+from tollkeeper import Gateway, PluginError, Refused, invalid_request
 from tollkeeper.management import Caller, KeyStore, KeyTerms, ManagedKey
 from tollkeeper_accounts import schemas
 from tollkeeper_accounts.authorizer import READ_ERRORS, WRITE_ERRORS
 from tollkeeper_accounts.orgs import not_found
 from tollkeeper_accounts.routes import EVERYBODY
+from tollkeeper_accounts.settings import AccountsSettings
 
 KEYS_PATH = "/api/v1/gateway/keys"
 PROVIDERS_PATH = "/api/v1/gateway/providers"
+MANY_KEYS = 1000
+"""That an organization may have at once."""
+UNCHANGED = "-"
+"""Stands for a name that is not to be changed."""
 USERS_OF_KEYS = frozenset({"owner", "admin", "member"})
 
 Keys = schemas.Listed[schemas.Key]
@@ -19,6 +22,9 @@ Providers = schemas.Listed[schemas.Provider]
 
 class KeyRoutes:
     """The handlers."""
+
+    def __init__(self, settings: AccountsSettings) -> None:
+        self._settings = settings
 
     def register(self, gateway: Gateway) -> None:
         """Add the routes."""
@@ -85,6 +91,9 @@ class KeyRoutes:
 
     async def create(self, caller: Caller, body: schemas.NewKey) -> schemas.CreatedKey:
         """A new key of the caller's organization."""
+        self._check(body.rpm, body.models)
+        if len(await self._store.keys_of(caller.org)) >= MANY_KEYS:
+            raise Refused(409, "conflict", f"An organization has {MANY_KEYS} keys at most.")
         terms = KeyTerms(
             name=body.name,
             rpm=body.rpm,
@@ -110,16 +119,15 @@ class KeyRoutes:
 
     async def change(self, caller: Caller, key_id: str, body: schemas.ChangeKey) -> schemas.Key:
         """The key under terms of which some are new."""
-        found = await self._store.keys_of(caller.org)
-        old = next((key for key in found if key.id == key_id), None)
-        if old is None:
-            raise not_found("key")
-        terms = KeyTerms(name=old.name, rpm=old.rpm, models=old.models, expires_at=old.expires_at)
-        changed = {name: getattr(body, name) for name in body.model_fields_set}
-        if "models" in changed:
-            changed["models"] = _unique(body.models)
-        new = msgspec.structs.replace(terms, **changed)
-        return _found(await self._store.change_key(caller.org, key_id, new))
+        self._check(body.rpm, body.models)
+        terms = KeyTerms(
+            name=body.name or UNCHANGED,
+            rpm=body.rpm,
+            models=_unique(body.models),
+            expires_at=body.expires_at,
+        )
+        changed = await self._store.change_key(caller.org, key_id, terms, body.model_fields_set)
+        return _found(changed)
 
     async def rotate(
         self, caller: Caller, key_id: str, body: schemas.RotateKey
@@ -153,6 +161,15 @@ class KeyRoutes:
                 for name, provider in self._gateway.providers.items()
             ]
         )
+
+    def _check(self, rpm: int | None, models: list[str] | None) -> None:
+        """Raise `Refused` for what a key may not be given here."""
+        most = self._settings.max_rpm
+        if rpm is not None and most is not None and rpm > most:
+            raise invalid_request(f"A key may have {most} requests per minute.", param="rpm")
+        for model in models or ():
+            if model not in self._gateway.models:
+                raise invalid_request(f"The model '{model}' does not exist.", param="models")
 
     @property
     def _store(self) -> KeyStore:

@@ -4,14 +4,12 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, StringConstraints
 
+from tollkeeper.management import LINE
 from tollkeeper.settings import Table
 
 ItemT = TypeVar("ItemT")
 
-_CONTROL = r"\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-"""What cannot be seen, or changes how what follows it is seen."""
-_LINE = rf"^[^\s{_CONTROL}]([^{_CONTROL}]*[^\s{_CONTROL}])?$"
-_ADDRESS = rf"^ *[^\s@{_CONTROL}]+@[^\s@{_CONTROL}]+ *$"
+_ADDRESS = r"^ *[!-?A-~]+@[!-?A-~]+ *$"
 
 MAX_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
@@ -21,8 +19,8 @@ Email = Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=_
 NewPassword = Annotated[str, StringConstraints(min_length=10, max_length=200)]
 Password = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Token = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-OrgName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_LINE)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_LINE)]
+OrgName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=LINE)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=LINE)]
 Rpm = Annotated[int, Field(ge=1, le=1_000_000)]
 Models = Annotated[list[Name], Field(min_length=1, max_length=1000)]
 Moment = Annotated[int, Field(ge=1, le=MAX_SECONDS)]

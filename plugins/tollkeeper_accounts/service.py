@@ -12,6 +12,7 @@ from typing import Any
 import peewee
 
 from tollkeeper import Org, Refused
+from tollkeeper.management import Caller
 from tollkeeper_accounts.models import Member, RefreshToken, Session, User
 from tollkeeper_accounts.tokens import Claims
 
@@ -77,6 +78,9 @@ def new_secret(prefix: str) -> str:
     return prefix + secrets.token_urlsafe(SECRET_BYTES)
 
 
+DAY = 86_400
+
+
 def hash_of(secret: str) -> str:
     """What is stored of a secret. Its 256 random bits need no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
@@ -90,12 +94,17 @@ def has_users(database: Any) -> bool:  # noqa: ANN401
 def add_user(database: Any, email: str, password: str, now: int) -> Account:  # noqa: ANN401
     """A new user; `password` is its hash. Raises `Refused` where the address is taken."""
     if find_user(database, email) is not None:
-        raise Refused(409, "conflict", "This e-mail address is registered already.", param="email")
+        raise address_taken()
     account = Account(new_id("usr"), email, password, 0, now)
     User.insert(id=account.id, email=email, password=password, epoch=0, created_at=now).execute(
         database
     )
     return account
+
+
+def address_taken() -> Refused:
+    """The refusal of an e-mail address that somebody has."""
+    return Refused(409, "conflict", "This e-mail address is registered already.", param="email")
 
 
 def find_user(database: Any, email: str) -> Account | None:  # noqa: ANN401
@@ -202,7 +211,9 @@ def refresh_session(
             end_session(database, session)
         if is_used or expires_at <= now:
             return None
-        RefreshToken.update(is_used=True).where(RefreshToken.hash == hashed).execute(database)
+        kept = min(expires_at, now + DAY)  # long enough to notice that it comes again
+        used = RefreshToken.update(is_used=True, expires_at=kept)
+        used.where(RefreshToken.hash == hashed).execute(database)
         expires = now + max(lifetimes.refresh, lifetimes.access)
         Session.update(expires_at=expires).where(Session.id == session).execute(database)
         return Opened(
@@ -236,6 +247,17 @@ def find_standing(database: Any, claims: Claims, org: str | None) -> Standing | 
     for email, found, role in rows.tuples().execute(database):
         return Standing(email, found or "", role or "")
     return None
+
+
+def still_stands(database: Any, caller: Caller) -> bool:  # noqa: ANN401
+    """Whether a caller's session goes on, and they are what they were in their organization."""
+    session = Session.select().where(Session.id == session_of(caller.token))
+    if not session.count(database):
+        return False
+    here = Member.select().where(
+        Member.user == caller.user, Member.org == caller.org, Member.role == caller.role
+    )
+    return not caller.org or bool(here.count(database))
 
 
 def delete_expired(database: Any, now: int) -> None:  # noqa: ANN401

@@ -23,9 +23,7 @@ SigningSecret = Annotated[Secret, AfterValidator(_long_enough)]
 class AccountsSettings(PluginSettings):
     """Users, organizations, and how they log in."""
 
-    jwt_secret: SigningSecret = Field(
-        examples=["${JWT_SECRET:-an example, to be replaced by 32 random bytes}"]
-    )
+    jwt_secret: SigningSecret = Field(examples=["${JWT_SECRET}"])
     """What access tokens are signed with: at least 32 random bytes, the same on every process."""
     jwt_previous_secrets: tuple[SigningSecret, ...] = Field(default=(), strict=False, max_length=8)
     """Earlier secrets whose access tokens are still taken."""
@@ -38,4 +36,11 @@ class AccountsSettings(PluginSettings):
     invitation_seconds: int = Field(default=604_800, ge=60, le=31_536_000)
     """Seconds that an invitation is valid."""
     login_attempts: int = Field(default=10, ge=1, le=1000)
-    """Failed logins in 15 minutes per e-mail address; ten times as many per client address."""
+    """Failed logins in 15 minutes per e-mail and client address together; ten times as many from a
+    client address, and logins of any kind for an e-mail address."""
+    client_header: str = Field(default="", pattern="^[a-z0-9-]*$")
+    """Header in which a proxy in front tells the client's address, as `"x-forwarded-for"`; its last
+    one counts. Empty where clients connect directly."""
+    max_rpm: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests per minute that a key may be given over HTTP at most; they win over the general
+    limit."""

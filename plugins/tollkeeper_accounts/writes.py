@@ -18,6 +18,7 @@ SECRETS = ("key", "token", "access_token", "refresh_token")
 ORG_PATH = "/api/v1/gateway/org"
 AUTH_PATH = "/api/v1/auth/"
 ACCEPT_PATH = AUTH_PATH + "accept"
+PASSWORD_PATH = AUTH_PATH + "password"
 
 _KEY = re.compile(r"[\x20-\x7e]{1,200}")
 
@@ -65,37 +66,50 @@ def claim(database: Any, write: Write, now: int) -> Done | None:  # noqa: ANN401
     return None
 
 
-def settle(database: Any, write: Write, done: Done, now: int) -> None:  # noqa: ANN401
-    """Store what a write came to under its key, and note it where it changed something.
+def begin(database: Any, write: Write, now: int) -> tuple[Done | None, str]:  # noqa: ANN401
+    """What a write came to before, or the id of the note that it is being made.
 
-    After a 5xx the key is free again.
+    The note comes first: whatever dies in between, nothing is changed that is noted nowhere.
+    """
+    before = claim(database, write, now) if write.idempotency_key else None
+    return (before, "") if before is not None else (None, note_write(database, write, now))
+
+
+def settle(database: Any, write: Write, done: Done, note: str) -> None:  # noqa: ANN401
+    """Store what a write came to under its key, and keep its note where it changed something.
+
+    After a 5xx or a 429 the key is free again.
     """
     if write.idempotency_key:
         ours = (Claim.user == write.caller.user) & (Claim.key == write.idempotency_key)
-        if done.status >= 500:
+        if done.status >= 500 or done.status == 429:  # it may be another answer soon
             Claim.delete().where(ours).execute(database)
         else:
             stored = {"status": done.status, "body": without_secrets(done.body)}
             Claim.update(stored).where(ours).execute(database)
-    if done.status < 400:
-        _note(database, write, done, now)
-
-
-def _note(database: Any, write: Write, done: Done, now: int) -> None:  # noqa: ANN401
+    if 400 <= done.status < 500:
+        Audit.delete().where(Audit.id == note).execute(database)
+        return
     target = _object(done.body).get("id")
     named = target if isinstance(target, str) else ""
     # Who makes or joins an organization does so in that one, not in the one they were in before.
-    path = _path(write)
-    org = named if path in (ORG_PATH, ACCEPT_PATH) else write.caller.org
+    org = named if _path(write) in (ORG_PATH, ACCEPT_PATH) else write.caller.org
+    Audit.update(target=named, org=org).where(Audit.id == note).execute(database)
+
+
+def note_write(database: Any, write: Write, now: int) -> str:  # noqa: ANN401
+    """The id of a new note that a write is being made."""
+    note = aged_id("aud")
     Audit.insert(
-        id=aged_id("aud"),
+        id=note,
         at=now,
-        org=org,
+        org=write.caller.org,
         user=write.caller.user,
         email=write.caller.email,
-        action=f"{write.method} {path}",
-        target=named,
+        action=f"{write.method} {_path(write)}",
+        target="",
     ).execute(database)
+    return note
 
 
 def audit(database: Any, org: str, limit: int, before: str | None) -> list[Noted]:  # noqa: ANN401

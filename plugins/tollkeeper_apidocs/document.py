@@ -92,7 +92,7 @@ def _operation(operation: Operation, *, keys: bool) -> Json:
     if shape is not None:
         content = _content(shape.reply, shape.reply_type)
         if shape.streams:
-            content |= _content({"type": "string"}, "text/event-stream")
+            content |= _content({}, "text/event-stream")
     told: Json = {
         "operationId": operation.name,
         "summary": operation.summary,
@@ -147,10 +147,12 @@ def _reply(route: Route, schemas: Json) -> Json:
 def _statuses(route: Route, *, writes: bool) -> list[str]:
     found = {"500", "503", *(STATUS_OF[code] for code in route.errors)}
     is_open = bool(route.policy & OPEN_POLICIES)
+    if "auth_error" in route.errors:
+        found |= {"401", "403"}
     if route.body is not None or route.query is not None or writes:
         found |= {"400", "408", "413", "415"}
     if not is_open:
-        found |= {"401", "403", "404", "409"} if writes else {"401", "403", "404"}
+        found |= {"400", "401", "403", "404", *(["409"] if writes else [])}
     if "<" in route.path:
         found.add("404")
     return sorted(found)
@@ -180,7 +182,25 @@ def _query(model: type[BaseModel] | None, schemas: Json) -> list[Json]:
 
 
 def _ref(model: type[BaseModel], schemas: Json) -> Json:
-    schema = model.model_json_schema(ref_template=_REF)
-    schemas.update(schema.pop("$defs", {}))
-    schemas[model.__name__] = schema
-    return {"$ref": _REF.format(model=model.__name__)}
+    """A reference to a model, which is put among the schemas with all that it is made of."""
+    schema = _renamed(model.model_json_schema(ref_template=_REF))
+    schemas.update({_name(name): inner for name, inner in schema.pop("$defs", {}).items()})
+    schemas[_name(model.__name__)] = schema
+    return {"$ref": _REF.format(model=_name(model.__name__))}
+
+
+def _name(model: str) -> str:
+    """What a component may be called: `Listed[Key]` is `Listed_Key`."""
+    return re.sub(r"\W+", "_", model).strip("_")
+
+
+def _renamed(schema: Any) -> Any:  # noqa: ANN401 -- JSON
+    """The same with references by such names."""
+    if isinstance(schema, list):
+        return [_renamed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _renamed(value) for key, value in schema.items()}
+    if isinstance(ref := found.get("$ref"), str):
+        found["$ref"] = _REF.format(model=_name(ref.rpartition("/")[2]))
+    return found

@@ -13,7 +13,7 @@ from tollkeeper import (
     hookimpl,
     invalid_request,
 )
-from tollkeeper.shapes import STRING, Shape, obj
+from tollkeeper.shapes import NAME, STRING, Shape, obj
 from tollkeeper_audio.service import read_fields, replace_field
 
 _READ = frozenset({"model", "stream"})
@@ -68,7 +68,7 @@ class FormDialect(AudioDialect):
         return exchange.headers.get("content-type", "")
 
 
-_FORM = obj("file model", file={"type": "string", "format": "binary"}, model=STRING)
+_FORM = obj("file model", file={"type": "string", "format": "binary"}, model=NAME)
 _TEXT = obj("text", text=STRING)
 OPERATIONS = (
     Operation(
@@ -77,7 +77,7 @@ OPERATIONS = (
         path="/v1/audio/speech",
         dialect=AudioDialect(),
         shape=Shape(
-            request=obj("model input voice", model=STRING, input=STRING, voice={}),
+            request=obj("model input voice", model=NAME, input=STRING, voice={}),
             reply={"type": "string", "format": "binary"},
             reply_type="audio/*",
             streams=True,

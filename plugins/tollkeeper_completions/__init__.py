@@ -15,7 +15,18 @@ from tollkeeper import (
     hookimpl,
 )
 from tollkeeper.jsongate import decode_request
-from tollkeeper.shapes import BOOLEAN, INTEGER, OBJECT, STRING, Shape, array, nullable, obj, one_of
+from tollkeeper.shapes import (
+    BOOLEAN,
+    INTEGER,
+    NAME,
+    OBJECT,
+    STRING,
+    Shape,
+    array,
+    nullable,
+    obj,
+    one_of,
+)
 
 
 class _Request(msgspec.Struct):
@@ -65,7 +76,7 @@ COMPLETIONS = Operation(
     shape=Shape(
         request=obj(
             "model prompt",
-            model=STRING,
+            model=NAME,
             prompt={"anyOf": [STRING, array({})]},
             max_tokens=nullable(INTEGER),
             n=nullable(INTEGER),

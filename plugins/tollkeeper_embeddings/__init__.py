@@ -1,7 +1,7 @@
 """Embeddings: `POST /v1/embeddings`, passed on; base64 is made where the upstream ignores it."""
 
 from tollkeeper import Dialect, Exchange, Gateway, Operation, PluginSettings, hookimpl
-from tollkeeper.shapes import INTEGER, OBJECT, STRING, Shape, array, obj, one_of
+from tollkeeper.shapes import INTEGER, NAME, OBJECT, STRING, Shape, array, obj, one_of
 from tollkeeper_embeddings.service import as_base64, wants_base64
 
 
@@ -24,7 +24,7 @@ EMBEDDINGS = Operation(
     shape=Shape(
         request=obj(
             "model input",
-            model=STRING,
+            model=NAME,
             input={"anyOf": [STRING, array({})]},
             encoding_format=one_of("float", "base64"),
             dimensions=INTEGER,

@@ -1,7 +1,7 @@
 """Images: `POST /v1/images/generations`, passed on as it is, whole or streamed."""
 
 from tollkeeper import ChunkReader, Dialect, Gateway, Operation, StreamReader, find_value, hookimpl
-from tollkeeper.shapes import BOOLEAN, INTEGER, OBJECT, STRING, Shape, array, obj
+from tollkeeper.shapes import BOOLEAN, INTEGER, NAME, OBJECT, STRING, Shape, array, obj
 from tollkeeper_images.settings import ImagesSettings
 
 COMPLETED = b"image_generation.completed"
@@ -61,7 +61,7 @@ class Images:
             dialect=ImagesDialect(settings.model),
             shape=Shape(
                 request=obj(
-                    "prompt", model=STRING, prompt=STRING, n=INTEGER, size=STRING, stream=BOOLEAN
+                    "prompt", model=NAME, prompt=STRING, n=INTEGER, size=STRING, stream=BOOLEAN
                 ),
                 reply=obj("data", created=INTEGER, data=array(OBJECT), usage=OBJECT),
                 streams=True,

@@ -5,7 +5,7 @@ is read at start and whenever somebody announces a change of it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ import trio
 
 from tollkeeper import (
     Exchange,
+    Failed,
     Gateway,
     KeyIssuer,
     NewKey,
@@ -22,7 +23,7 @@ from tollkeeper import (
     hookimpl,
     invalid_request,
 )
-from tollkeeper.management import KeyStore, KeyTerms, ManagedKey
+from tollkeeper.management import TERMS, KeyStore, KeyTerms, ManagedKey
 from tollkeeper_keys import service
 from tollkeeper_keys.commands import keys_command
 
@@ -34,6 +35,11 @@ STOP_SECONDS = 5.0
 """How long storing them may hold up the stop."""
 
 ResultT = TypeVar("ResultT")
+
+UNCONFIRMED = (
+    "The change is stored, but another gateway process did not confirm it and may act by the old"
+    " terms until it is restarted."
+)
 
 
 class Keys:
@@ -111,6 +117,8 @@ class Store:
         self._database, self._clock = gateway.database, gateway.clock
         self._ring = ring
         self._reloading = trio.Lock()
+        self._unconfirmed = False
+        """Whether another process did not confirm the last change."""
 
     async def create_key(self, name: str, org: str, rpm: int | None = None) -> NewKey:
         """Make a key in the organization of this id or name, which is made if it is new."""
@@ -137,9 +145,13 @@ class Store:
         )
         return key, new.key
 
-    async def change_key(self, org: str, key: str, terms: KeyTerms) -> ManagedKey | None:
-        """The key under new terms; None where the organization has no valid key of this id."""
-        changed = await self._change(service.change_key, org, key, self._checked(terms))
+    async def change_key(
+        self, org: str, key: str, terms: KeyTerms, fields: Collection[str] = TERMS
+    ) -> ManagedKey | None:
+        """The key under new terms, as far as `fields` name them; None without such a valid key."""
+        columns = service.columns_of(self._checked(terms))
+        named = {name: value for name, value in columns.items() if name in fields}
+        changed = await self._end(service.change_key, org, key, named)
         return changed and self._with_use(changed)
 
     async def rotate_key(
@@ -157,7 +169,7 @@ class Store:
 
     async def revoke_key(self, org: str, key: str) -> ManagedKey | None:
         """End a key for good, by all its secrets; None where there is none that was not ended."""
-        revoked = await self._change(service.revoke_key, org, key)
+        revoked = await self._end(service.revoke_key, org, key)
         return revoked and self._with_use(revoked)
 
     async def reload(self) -> None:
@@ -181,6 +193,13 @@ class Store:
             raise invalid_request(wrong[1], param=wrong[0])
         return terms
 
+    async def _end(self, work: Callable[..., ResultT], *args: object) -> ResultT:
+        """The same, for what must not go on anywhere: raises `Failed` where it may."""
+        result = await self._change(work, *args)
+        if result is not None and self._unconfirmed:
+            raise Failed(503, "server_error", UNCONFIRMED)
+        return result
+
     async def _change(self, work: Callable[..., ResultT], *args: object) -> ResultT:
         """Do work that gets the time last, and have it applied everywhere if it came to anything.
 
@@ -194,13 +213,14 @@ class Store:
                 silent = await trio.to_thread.run_sync(announcer.tell_others, service.TOPIC)
                 for socket in silent:
                     log.warning("the gateway behind %s did not confirm a change of keys", socket)
+                self._unconfirmed = bool(silent)
         return result
 
     def _with_use(self, key: ManagedKey) -> ManagedKey:
         noted = self._ring.last_use(key.id)
         if noted is None or noted <= (key.last_used_at or 0):
             return key
-        return msgspec.structs.replace(key, last_used_at=noted)
+        return msgspec.structs.replace(key, last_used_at=max(noted, key.created_at))
 
 
 def secret_of(exchange: Exchange) -> str:

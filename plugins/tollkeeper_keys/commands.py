@@ -15,6 +15,7 @@ import msgspec
 
 from tollkeeper import Database
 from tollkeeper.management import KeyTerms
+from tollkeeper.storage import DEFAULT_ORG
 from tollkeeper_keys import service
 
 DAY = 86_400
@@ -103,7 +104,10 @@ def _with_first(command: click.Command, database: Database) -> click.Command:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def _create(database: Database, org: str, as_json: bool, **terms: Any) -> None:  # noqa: ANN401
     with database.transaction() as connection:
+        known = service.org_is_known(connection, org)
         key = service.issue_key(connection, org, KeyTerms(**terms), time.time())
+    if known and org != DEFAULT_ORG:
+        click.echo(f"The organization {key.org} ({org}) was there already.", err=True)
     confirmed = _announce(database)
     if as_json:
         _print_json(asdict(key))

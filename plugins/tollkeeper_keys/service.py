@@ -2,17 +2,18 @@
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
-from tollkeeper import Clock, NewKey, Principal, ensure_org
-from tollkeeper.management import KeyTerms, ManagedKey
+from tollkeeper import Clock, NewKey, Org, Principal, ensure_org
+from tollkeeper.management import LINE, KeyTerms, ManagedKey
 from tollkeeper_keys.models import Key
 
 TOPIC = "keys"
@@ -40,7 +41,7 @@ def hash_of(secret: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether people can read it: not empty, and nothing that a terminal would act on."""
-    return bool(text.strip()) and text.isprintable() and len(text) <= MAX_NAME
+    return len(text) <= MAX_NAME and re.fullmatch(LINE, text) is not None
 
 
 def wrong_with(terms: KeyTerms, now: float) -> tuple[str, str] | None:
@@ -76,25 +77,30 @@ def create_key(database: Any, org: str, terms: KeyTerms, now: float) -> NewKey: 
         prefix=key.prefix,
         org=org,
         created_at=key.created_at,
-        **_columns(terms),
+        **columns_of(terms),
     ).execute(database)
     return key
 
 
 def issue_key(database: Any, org: str, terms: KeyTerms, now: float) -> NewKey:  # noqa: ANN401
-    """Make a key in the organization of this id or name, which is made if it is new."""
+    """Make a key in the org of this id or name, which is made if it is new."""
     return create_key(database, ensure_org(database, org), terms, now)
+
+
+def org_is_known(database: Any, org: str) -> bool:  # noqa: ANN401
+    """Whether there is an org of this id or name."""
+    return Org.select().where((Org.id == org) | (Org.name == org)).count(database) > 0
 
 
 def change_key(
     database: Any,  # noqa: ANN401
     org: str,
     key_id: str,
-    terms: KeyTerms,
+    terms: Mapping[str, object],
     now: float,
 ) -> ManagedKey | None:
-    """Put a valid key under new terms. None when the organization has no such key."""
-    changed = Key.update(**_columns(terms)).where(_key(org, key_id) & _valid(now))
+    """Put a valid key under these terms, and leave others. None without such a key in the org."""
+    changed = Key.update(**{"name": Key.name, **terms}).where(_key(org, key_id) & _valid(now))
     return _read(database, key_id) if changed.execute(database) else None
 
 
@@ -194,15 +200,15 @@ def _holders_of(row: Sequence[Any], now: float) -> Iterator[tuple[str, Holder]]:
     principal = Principal(org=org, key=key_id, name=name, rpm=rpm, models=may_ask)
     yield hashed, Holder(key_id, principal, expires_at)
     if previous is not None and now < previous_until:
-        until = min(previous_until, expires_at or previous_until)
-        yield previous, Holder(key_id, principal, until)
+        yield previous, Holder(key_id, principal, min(previous_until, expires_at or LAST_SECOND))
 
 
 def _new_secret() -> str:
     return PREFIX + secrets.token_urlsafe(SECRET_BYTES)
 
 
-def _columns(terms: KeyTerms) -> dict[str, Any]:
+def columns_of(terms: KeyTerms) -> dict[str, Any]:
+    """The terms, as in the table."""
     models = None if terms.models is None else json.dumps(terms.models)
     return {"name": terms.name, "rpm": terms.rpm, "models": models, "expires_at": terms.expires_at}
 

@@ -3,6 +3,7 @@
 from tollkeeper.shapes import (
     BOOLEAN,
     COUNT,
+    NAME,
     OBJECT,
     STRING,
     Shape,
@@ -17,10 +18,10 @@ ERROR = obj(
 )
 _ASKED = obj(
     "model messages",
-    model=STRING,
+    model=NAME,
     messages=array(obj("role content", role=STRING, content={"anyOf": [STRING, array(OBJECT)]})),
     system={"anyOf": [STRING, array(OBJECT)]},
-    tools=array(OBJECT),
+    tools=array(obj("name", name=STRING)),
 )
 CREATE = Shape(
     request={

@@ -1,7 +1,7 @@
 """Moderations: `POST /v1/moderations`, passed on as it is."""
 
 from tollkeeper import Dialect, Gateway, Operation, hookimpl
-from tollkeeper.shapes import OBJECT, STRING, Shape, array, obj
+from tollkeeper.shapes import NAME, OBJECT, STRING, Shape, array, obj
 from tollkeeper_moderations.settings import ModerationsSettings
 
 
@@ -28,7 +28,7 @@ class Moderations:
             path="/v1/moderations",
             dialect=ModerationsDialect(settings.model),
             shape=Shape(
-                request=obj("input", model=STRING, input={"anyOf": [STRING, array({})]}),
+                request=obj("input", model=NAME, input={"anyOf": [STRING, array({})]}),
                 reply=obj("results", id=STRING, model=STRING, results=array(OBJECT)),
             ),
             summary="Classify texts and images as harmful or not.",

@@ -1,7 +1,7 @@
 """Reranking: `POST /v1/rerank`, passed on as it is."""
 
 from tollkeeper import Dialect, Gateway, Operation, PluginSettings, hookimpl
-from tollkeeper.shapes import INTEGER, OBJECT, STRING, Shape, array, obj
+from tollkeeper.shapes import INTEGER, NAME, OBJECT, STRING, Shape, array, obj
 
 
 class RerankDialect(Dialect):
@@ -19,7 +19,7 @@ RERANK = Operation(
     shape=Shape(
         request=obj(
             "model query documents",
-            model=STRING,
+            model=NAME,
             query=STRING,
             documents=array({}),
             top_n=INTEGER,

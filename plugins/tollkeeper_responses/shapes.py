@@ -4,6 +4,7 @@ from tollkeeper.shapes import (
     BOOLEAN,
     COUNT,
     INTEGER,
+    NAME,
     OBJECT,
     STRING,
     Shape,
@@ -26,8 +27,8 @@ RESPONSE = obj(
 )
 CREATE = Shape(
     request=obj(
-        "model",
-        model=STRING,
+        "model input",
+        model=NAME,
         input={"anyOf": [STRING, array(OBJECT)]},
         instructions=nullable(STRING),
         stream=nullable(BOOLEAN),

@@ -108,3 +108,9 @@ def test_a_key_that_stands_twice_is_refused_however_it_is_written(twin: bytes) -
         Once("model").check(b'{"model": 1, %b}' % twin)
     assert caught.value.param == "model"
     Once("model").check(b'{"model": {"model": 1}}')
+
+
+def test_a_body_of_many_keys_of_which_one_stands_twice_is_refused_in_no_time() -> None:
+    keys = ",".join(f'"k{number}":1' for number in range(200_000))
+    with pytest.raises(Refused, match="twice"):
+        read_object(b'{%b,"k5":2}' % keys.encode())

@@ -50,15 +50,15 @@ async def test_a_key_is_made_used_and_revoked(opened: Any) -> None:
 async def test_a_change_leaves_what_it_does_not_name_and_null_clears(opened: Any) -> None:
     async with opened() as stage:
         ann = await owner(stage)
-        terms = {"rpm": 5, "models": ["test", "other", "test"], "expires_at": 2_000_000}
+        terms = {"rpm": 5, "models": ["test", "test"], "expires_at": 2_000_000}
         made = await stage.made("keys", ann, name="ci", **terms)
-        assert made["models"] == ["test", "other"]
+        assert made["models"] == ["test"]
         path = f"{KEYS}/{made['id']}"
         for change, changed in (
             ({}, {}),
             ({"name": "cd"}, {"name": "cd"}),
             ({"rpm": None}, {"rpm": None}),
-            ({"models": ["other"]}, {"models": ["other"]}),
+            ({"models": ["test"]}, {"models": ["test"]}),
             ({"models": None, "expires_at": None}, {"models": None, "expires_at": None}),
             ({"expires_at": 1_000_001, "rpm": 7}, {"expires_at": 1_000_001, "rpm": 7}),
         ):
@@ -73,9 +73,8 @@ async def test_a_change_leaves_what_it_does_not_name_and_null_clears(opened: Any
 async def test_terms_are_in_force_at_once(opened: Any) -> None:
     async with opened() as stage:
         ann = await owner(stage)
-        made = await stage.made("keys", ann, name="ci", models=["other"], expires_at=1_000_100)
-        assert await chat(stage, made["key"]) == 403
-        await stage.call("PATCH", f"{KEYS}/{made['id']}", ann, {"models": ["test"]})
+        made = await stage.made("keys", ann, name="ci", expires_at=1_000_200)
+        await stage.call("PATCH", f"{KEYS}/{made['id']}", ann, {"expires_at": 1_000_100})
         assert await chat(stage, made["key"]) == 200
         stage.clock.jump(100)
         assert await chat(stage, made["key"]) == 401
@@ -166,3 +165,16 @@ async def test_a_key_that_is_made_twice_under_one_idempotency_key_is_made_once(
         assert second == {**first, "key": None}
         assert len((await stage.call("GET", KEYS, ann)).json()["data"]) == 1
         assert await chat(stage, first["key"]) == 200
+
+
+async def test_a_key_may_name_models_that_there_are_and_no_more_requests_than_is_allowed(
+    opened: Any,
+) -> None:
+    async with opened(max_rpm=20) as stage:
+        ann = await owner(stage)
+        for terms, param in (({"models": ["other"]}, "models"), ({"rpm": 21}, "rpm")):
+            reply = await stage.call("POST", KEYS, ann, {"name": "ci", **terms})
+            assert (reply.status, reply.json()["error"]["param"]) == (400, param)
+        made = await stage.made("keys", ann, name="ci", rpm=20, models=["test"])
+        reply = await stage.call("PATCH", f"{KEYS}/{made['id']}", ann, {"rpm": 21})
+        assert reply.status == 400

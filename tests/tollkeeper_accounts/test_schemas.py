@@ -47,7 +47,7 @@ def test_a_column_of_a_table_is_not_writable_unless_a_body_declares_it(
 
 @pytest.mark.parametrize(
     "email",
-    ["a@b", "Ann@Example.com", "  ann+x@mail.example.com ", "ünï@exämple.com", "x" * 252 + "@y"],
+    ["a@b", "Ann@Example.com", "  ann+x@mail.example.com ", "x" * 252 + "@y"],
 )
 def test_what_looks_like_an_address_is_one(email: str) -> None:
     assert is_taken(schemas.Login, email=email, password="x")

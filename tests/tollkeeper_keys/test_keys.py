@@ -12,7 +12,7 @@ from tollkeeper._server.link import Link
 from tollkeeper.announce import Announcer
 from tollkeeper.catalogue import Catalogue
 from tollkeeper.config import parse_config
-from tollkeeper.errors import Refused
+from tollkeeper.errors import Failed, Refused
 from tollkeeper.exchange import Exchange, Operation, Principal
 from tollkeeper.gateway import Gateway, KeyIssuer, NewKey, Registry
 from tollkeeper.hookspecs import hookimpl
@@ -355,10 +355,12 @@ async def test_whatever_is_changed_is_told_to_other_processes_and_nothing_else(
             gateway.generations.shared.database.announcer, "tell_others", tell_others
         )
         key, _ = await make(gateway)
-        await store.change_key("default", key.id, KeyTerms(name="new"))
-        await store.rotate_key("default", key.id, 0)
+        with pytest.raises(Failed, match="did not confirm"):
+            await store.change_key("default", key.id, KeyTerms(name="new"))
+        assert await store.rotate_key("default", key.id, 0) is not None
         await store.keys_of("default")
-        await store.revoke_key("default", key.id)
+        with pytest.raises(Failed, match="did not confirm"):
+            await store.revoke_key("default", key.id)
         assert told == [TOPIC] * 4
         assert caplog.text.count("behind /run/my.db.7.sock did not confirm") == 4
         assert await store.revoke_key("default", key.id) is None
@@ -399,7 +401,7 @@ async def test_the_store_tells_of_a_use_that_the_table_does_not_know_yet() -> No
         key, gateway.key = await make(gateway)
         assert key.last_used_at is None
         await gateway.chat()
-        minute = int(clock.time()) // 60 * 60
+        minute = max(int(clock.time()) // 60 * 60, key.created_at)
         (listed,) = await store_of(gateway).keys_of("default")
         rows = await gateway.generations.shared.database.read(list_keys)
         assert (listed.last_used_at, rows[0]["last_used_at"]) == (minute, None)
@@ -571,3 +573,16 @@ async def test_uses_that_could_not_be_stored_stop_nothing_and_are_stored_later(
     assert "could not be stored" in caplog.text
     assert [list(uses) for uses in table.uses] == [["key_ann"]]
     assert await plugin.authenticate(call_with("tk-ann")) == ANN
+
+
+async def test_changes_of_different_terms_at_once_both_stay() -> None:
+    async with open_gateway(toml=KEYS) as gateway:
+        store = store_of(gateway)
+        key, _ = await store.add_key("default", KeyTerms(name="ci"))
+        terms = KeyTerms(name="-", rpm=7, models=("m",))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.change_key, "default", key.id, terms, {"rpm"})
+            nursery.start_soon(store.change_key, "default", key.id, terms, {"models"})
+        (changed,) = await store.keys_of("default")
+        assert (changed.name, changed.rpm, changed.models) == ("ci", 7, ("m",))
+        assert await store.change_key("default", key.id, terms, ()) == changed

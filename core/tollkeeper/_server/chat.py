@@ -11,6 +11,7 @@ from tollkeeper.shapes import (
     BOOLEAN,
     COUNT,
     INTEGER,
+    NAME,
     NULL,
     OBJECT,
     STRING,
@@ -82,7 +83,7 @@ CHAT = Operation(
     shape=Shape(
         request=obj(
             "model messages",
-            model={"type": "string", "minLength": 1},
+            model=NAME,
             messages=array(
                 obj("role", role=STRING, content={"anyOf": [STRING, array(OBJECT), NULL]})
             ),

@@ -104,15 +104,17 @@ class Delivery:
         dialect = self.exchange.operation.dialect
         if dialect is None:
             raise RuntimeError("an operation without a dialect has no upstream")
-        if is_stream(reply):
+        if (whole := getattr(reply, "whole", None)) is not None:
+            await self._relay_body(whole, dialect)
+        elif is_stream(reply):
             await self._relay_stream(reply, dialect)
         elif dialect.json_only or is_json(reply):
-            await self._relay_body(reply, dialect)
+            await self._relay_body(await reply.read(), dialect)
         else:
             await self._relay_opaque(reply)
 
-    async def _relay_body(self, reply: Reply, dialect: Dialect) -> None:
-        body, alias = await reply.read(), alias_of(self.exchange)
+    async def _relay_body(self, body: bytes, dialect: Dialect) -> None:
+        alias = alias_of(self.exchange)
         body = dialect.render(self.exchange, body if alias is None else dialect.rename(body, alias))
         body = self._tapped(body)
         head = self.head(200, {"content-type": "application/json"})

@@ -3,7 +3,15 @@
 import logging
 
 from tollkeeper._server.mapping import map_upstream_error
-from tollkeeper.errors import ApiError, Failed, Refused, UpstreamError, find_api_error, find_error
+from tollkeeper.errors import (
+    ApiError,
+    Failed,
+    Refused,
+    UpstreamError,
+    database_unusable,
+    find_api_error,
+    find_error,
+)
 from tollkeeper.exchange import Exchange
 from tollkeeper.storage import is_unusable
 
@@ -20,7 +28,7 @@ def answer_for(error: Exception, secret: str) -> ApiError:
     if (upstream := find_error(error, UpstreamError)) is not None:
         return map_upstream_error(upstream, secret)
     if is_unusable(error):
-        return Failed(503, "server_error", "The gateway's database cannot be used now.")
+        return database_unusable()
     return Failed(500, "server_error", "The gateway failed to handle this request.")
 
 

@@ -138,6 +138,8 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
     send = _Send(connection, request.method)
     try:
         await generation.app(scope, _Receive(body), send)  # type: ignore[arg-type]
+        if generation.config.server.access_log:
+            access_log.info(page_line(request, connection, send.status))
     except Exception as error:
         if (gone := find_error(error, ClientGone)) is not None:
             raise gone from None
@@ -146,6 +148,18 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
         log.exception("a page crashed before its reply began")
         message = "The gateway failed to handle this request."
         await connection.send_error(Failed(500, "server_error", message))
+
+
+def page_line(request: Incoming, connection: Connection, status: int) -> str:
+    """One JSON object on one line, for a request that is no operation."""
+    line = {
+        "ts": round(time.time(), 3),
+        "client": connection.client,
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+    }
+    return json.dumps(line)
 
 
 class _Receive:
@@ -171,6 +185,11 @@ class _Send:
         self._whole: list[bytes] | None = None
         self.begun = False
         """Whether bytes of the reply may have gone out."""
+
+    @property
+    def status(self) -> int:
+        """Of the reply."""
+        return self._head.status
 
     async def __call__(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":

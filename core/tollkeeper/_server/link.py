@@ -171,7 +171,11 @@ class Link:
                 self._written = True
             except trio.BrokenResourceError:
                 pass  # a connection that breaks here may still hold a reply: reading tells
-            await self._read_head()
+            if not (self._head_done or self._ended or self._failure):
+                self._waiter = trio.lowlevel.current_task()  # as `_wait` does, a call less deep
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+            if self.expired or self._failure or not self._head_done:
+                await self._read_head()
         elif len(data) <= SEND_AHEAD:
             await self._write(data)
             await self._read_head()
@@ -197,6 +201,7 @@ class Link:
             self._written = True
 
     async def _read_head(self) -> None:
+        self._raise_failure()
         while not self._head_done:
             if self._ended and not self.expired and not self._failure:
                 raise UpstreamError("broken", "the upstream closed the connection without a reply")
@@ -210,6 +215,9 @@ class Link:
                 await trio.lowlevel.wait_task_rescheduled(self._abort)
             else:
                 self._arrive(await self._receive())
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self.expired:
             raise UpstreamError("timeout", "the upstream did not answer in time")
         if self._failure:

@@ -6,13 +6,20 @@ Quart cannot take a rule back, so each plugin set has an app of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from tollkeeper.errors import ApiError, Failed, Refused, find_api_error, invalid_request
+from tollkeeper.errors import (
+    ApiError,
+    Failed,
+    Refused,
+    database_unusable,
+    find_api_error,
+    invalid_request,
+)
 from tollkeeper.exchange import new_request_id
 from tollkeeper.gateway import Route
 from tollkeeper.jsongate import read_object
@@ -26,6 +33,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper")
 
 JSON = "application/json"
+MAX_BODY = 1024**2
+"""Bytes of a request to a management route."""
+MAX_SHOWN = 64
+"""Characters of a name from a client that are told in an error."""
+_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "string_pattern_mismatch": "has a form or characters that it may not have",
+}
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 _CODES |= {409: "conflict", 413: "request_too_large"}
 
@@ -38,7 +54,10 @@ def build_app(
     from werkzeug.exceptions import HTTPException
 
     app = QuartTrio("tollkeeper", static_folder=None)
-    app.config.update(MAX_CONTENT_LENGTH=max_body, RESPONSE_TIMEOUT=None, BODY_TIMEOUT=None)
+    app.url_map.merge_slashes = False  # or a redirect would go wherever the Host header says
+    app.config.update(
+        MAX_CONTENT_LENGTH=min(max_body, MAX_BODY), RESPONSE_TIMEOUT=None, BODY_TIMEOUT=None
+    )
     app.json.sort_keys = False  # type: ignore[attr-defined] # Quart's default provider has it
     for route in dict.fromkeys(routes.values()):
         name = f"{'+'.join(route.methods)} {route.path}".replace(".", "_")
@@ -61,9 +80,11 @@ def _view(route: Route, authorizer: Authorizer | None) -> Any:  # noqa: ANN401 -
 
         caller = None
         if not route.policy & OPEN_POLICIES and authorizer is not None:
-            headers = {name.lower(): value for name, value in request.headers.items()}
+            headers = _joined(request.headers.items())
             caller = values["caller"] = await authorizer.authorize(headers, route.policy)
         data = cast("bytes", await request.get_data())
+        if caller is not None:
+            _refuse_undeclared(route, data, request.args)
         if route.query is not None:
             values["query"] = _checked_query(route.query, request.args.to_dict(flat=False))
         if route.body is not None:
@@ -73,6 +94,24 @@ def _view(route: Route, authorizer: Authorizer | None) -> Any:  # noqa: ANN401 -
         return await _write(authorizer, caller, data, lambda: route.handler(**values))
 
     return view
+
+
+def _joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers by their names in lower case; one that stands twice is neither of the two."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found
+
+
+def _refuse_undeclared(route: Route, data: bytes, query: Mapping[str, str]) -> None:
+    """A field that nobody declared is a mistake, also where there are no fields at all."""
+    if route.query is None and query:
+        name = next(iter(query))
+        raise invalid_request(f"{name}: this takes no query", param=name)
+    if route.body is None and data.strip() not in (b"", b"{}"):
+        raise invalid_request("This takes no body.")
 
 
 async def _write(
@@ -88,6 +127,8 @@ async def _write(
             return Done(error.status, error.body(), error.headers)
 
     key = request.headers.get("idempotency-key", "")
+    if not key and "idempotency-key" in request.headers:
+        raise invalid_request("Idempotency-Key: empty", param="Idempotency-Key")
     write = Write(caller, request.method, request.full_path.rstrip("?"), data, key)
     result = await authorizer.write(write, done)
     return Response(result.body, result.status, dict(result.headers), content_type=JSON)
@@ -109,9 +150,7 @@ def _checked(model: type[BaseModel], document: Mapping[str, Any]) -> BaseModel:
     try:
         return model.model_validate_json(msgspec.json.encode(document))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or None
-        raise invalid_request(f"{place or 'body'}: {first['msg']}", param=place) from None
+        raise _refusal_of(error, "body") from None
 
 
 def _checked_query(model: type[BaseModel], given: Mapping[str, list[str]]) -> BaseModel:
@@ -122,9 +161,15 @@ def _checked_query(model: type[BaseModel], given: Mapping[str, list[str]]) -> Ba
     try:
         return model.model_validate_strings({name: values[0] for name, values in given.items()})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or None
-        raise invalid_request(f"{place or 'query'}: {first['msg']}", param=place) from None
+        raise _refusal_of(error, "query") from None
+
+
+def _refusal_of(error: ValidationError, part: str) -> Refused:
+    """What is wrong first, in words that are not about patterns."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))[:MAX_SHOWN] or None
+    told = _WORDS.get(first["type"], first["msg"])
+    return invalid_request(f"{place or part}: {told}", param=place)
 
 
 async def _http_error(error: Any) -> Response:  # noqa: ANN401 -- werkzeug's
@@ -142,7 +187,7 @@ async def _error(error: Exception) -> Response:
         return _shown(found)
     log.error("a management route crashed", exc_info=error)
     if is_unusable(error):
-        return _shown(Failed(503, "server_error", "The gateway's database cannot be used now."))
+        return _shown(database_unusable())
     return _shown(Failed(500, "server_error", "The gateway failed to handle this request."))
 
 
@@ -157,4 +202,6 @@ def _shown(error: ApiError) -> Response:
 
 async def _with_request_id(response: Response) -> Response:
     response.headers.setdefault("x-request-id", new_request_id())
+    if response.mimetype == JSON:
+        response.headers.setdefault("cache-control", "no-store")  # it may hold a secret
     return response

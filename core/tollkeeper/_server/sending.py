@@ -121,7 +121,8 @@ class Sender:
             reply = translate_reply(reply, translation)
         exchange.replies.append(reply)
         attempt.status = reply.status
-        return await _judged(reply, attempt, dialect)
+        judged = _judged_at_once(reply, attempt, dialect)
+        return await _judged(reply, attempt, dialect) if judged is None else judged
 
 
 def _nobody_waits() -> Refused:
@@ -154,6 +155,17 @@ def _turn_into_chat(exchange: Exchange, attempt: Attempt, dialect: Dialect) -> T
     return translation
 
 
+def _judged_at_once(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply | None:
+    """The reply where all of it is here already, as it is with most that are whole."""
+    read_now = getattr(reply, "read_now", None)
+    if read_now is None or reply.status != 200 or is_stream(reply):
+        return None
+    if not dialect.json_only and not is_json(reply):
+        return None
+    body = read_now()
+    return None if body is None else _whole_body(reply, body, attempt, dialect)
+
+
 async def _judged(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply:
     if reply.status >= 400:
         raise _bad_status(reply, await _error_body(reply))
@@ -162,7 +174,7 @@ async def _judged(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply:
     if is_stream(reply):
         return await _begun_stream(reply, dialect)
     if dialect.json_only or is_json(reply):
-        return await _whole_body(reply, attempt, dialect)
+        return _whole_body(reply, await reply.read(), attempt, dialect)
     return reply
 
 
@@ -191,8 +203,7 @@ def _bad_status(reply: Reply, body: bytes, status: int = 0) -> UpstreamError:
     return UpstreamError("status", message, status=status, headers=reply.headers, body=body)
 
 
-async def _whole_body(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply:
-    body = await reply.read()
+def _whole_body(reply: Reply, body: bytes, attempt: Attempt, dialect: Dialect) -> Reply:
     try:
         envelope = _decode_envelope(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -205,7 +216,7 @@ async def _whole_body(reply: Reply, attempt: Attempt, dialect: Dialect) -> Reply
     attempt.answered = True
     if attempt.usage is None:
         attempt.seen_tokens = count_text(body)
-    return BegunReply(reply, body, whole=True)
+    return BegunReply(reply, body, body)
 
 
 def usage_of(dialect: Dialect, data: bytes) -> Usage | None:
@@ -248,12 +259,13 @@ async def _begun_stream(reply: Reply, dialect: Dialect) -> Reply:
 class BegunReply:
     """A reply of which some body was read ahead."""
 
-    def __init__(self, reply: Reply, ahead: bytes, *, whole: bool = False) -> None:
+    def __init__(self, reply: Reply, ahead: bytes, whole: bytes | None = None) -> None:
         self.status = reply.status
         self.headers = reply.headers
+        self.whole = whole
+        """The whole body of a reply that is JSON; None for any other."""
         self._reply = reply
         self._ahead = ahead
-        self._whole = whole
 
     @property
     def closed(self) -> bool:
@@ -263,12 +275,12 @@ class BegunReply:
     async def chunk(self) -> bytes:
         """What was read ahead, then the rest."""
         ahead, self._ahead = self._ahead, b""
-        return ahead if ahead or self._whole else await self._reply.chunk()
+        return ahead if ahead or self.whole is not None else await self._reply.chunk()
 
     async def read(self) -> bytes:
         """The whole body."""
         ahead, self._ahead = self._ahead, b""
-        return ahead if self._whole else ahead + await self._reply.read()
+        return ahead if self.whole is not None else ahead + await self._reply.read()
 
     async def aclose(self) -> None:
         """Give the connection up."""

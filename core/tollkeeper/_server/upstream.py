@@ -36,6 +36,8 @@ class Pool:
     def __init__(self) -> None:
         self._idle: dict[Origin, deque[Link]] = {}
         self._busy: set[Link] = set()
+        self._dead: list[Link] = []
+        """Found dead, and not yet closed."""
         self._tls: ssl.SSLContext | None = None
         self._swept = 0.0
 
@@ -59,16 +61,24 @@ class Pool:
 
     async def take(self, origin: Origin, connect_timeout: float, *, fresh: bool = False) -> Link:
         """An idle connection that is still alive, or a new one; with `fresh` a new one."""
-        idle = self._idle.setdefault(origin, deque())
-        while idle and not fresh:
+        link = None if fresh else self.take_idle(origin)
+        while self._dead:
+            await self._dead.pop().aclose()
+        if link is None:
+            link = await self._connect(origin, connect_timeout)
+            self._busy.add(link)
+        return link
+
+    def take_idle(self, origin: Origin) -> Link | None:
+        """An idle connection that is still alive. What is found dead is closed by others."""
+        idle = self._idle.get(origin)
+        while idle:
             link = idle.pop()
             if self.now - link.idle_since < IDLE_SECONDS and link.is_alive():
                 self._busy.add(link)
                 return link
-            await link.aclose()
-        link = await self._connect(origin, connect_timeout)
-        self._busy.add(link)
-        return link
+            self._dead.append(link)
+        return None
 
     def give_back(self, origin: Origin, link: Link) -> None:
         """Keep a connection whose reply was read to its end."""
@@ -87,6 +97,8 @@ class Pool:
             now = self._swept = trio.current_time()
             for link in [link for link in self._busy if link.deadline <= now]:
                 link.expire()
+            while self._dead:
+                await self._dead.pop().aclose()
             for idle in tuple(self._idle.values()):
                 while idle and now - idle[0].idle_since >= IDLE_SECONDS:
                     await idle.popleft().aclose()
@@ -122,10 +134,11 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close what is idle."""
-        for links in self._idle.values():
+        for links in [self._dead, *self._idle.values()]:
             for link in links:
                 await link.aclose()
         self._idle.clear()
+        self._dead.clear()
 
 
 class PooledUpstream:
@@ -145,7 +158,9 @@ class PooledUpstream:
         """Send and wait for the head of the reply. Without an attempt for adapters' own calls."""
         data = self._encode(request)
         end = self.deadline(self.settings.timeout)
-        link = await self._pool.take(self.origin, self.settings.connect_timeout)
+        link = self._pool.take_idle(self.origin)
+        if link is None:
+            link = await self._pool.take(self.origin, self.settings.connect_timeout)
         try:
             return await self._send_over(link, data, end, attempt)
         except UpstreamError:
@@ -242,11 +257,16 @@ class UpstreamReply:
             self.closed = self._upstream.keep(self._link)
         return data
 
+    def read_now(self) -> bytes | None:
+        """The whole body where all of it is here; None where one has to wait for it."""
+        if self.closed or not self._link.is_whole:
+            return None
+        return self._last(self._link.chunk_now())
+
     async def read(self) -> bytes:
         """The whole body, up to `MAX_BODY`."""
         parts, size = [], 0
-        if not self.closed and self._link.is_whole:
-            whole = self._last(self._link.chunk_now())
+        if (whole := self.read_now()) is not None:
             await self.aclose()
             return whole
         while part := await self.chunk():

@@ -64,7 +64,8 @@ class Writer:
         data = self._prepare(head, {} if bodyless else {"content-length": str(len(body))})
         if not bodyless and self._current().method != "HEAD":
             data += body
-        await self._send(data)
+        if (rest := self._post(data)) is not None:
+            await self._send_slowly(rest)
 
     def _error_reply(self, error: ApiError) -> tuple[Head, bytes]:
         request_id = new_request_id()
@@ -119,23 +120,29 @@ class Writer:
                 stream.post(self._frame(KEEP_ALIVE))
 
     async def _send(self, data: bytes) -> None:
+        if (rest := self._post(data)) is not None:
+            await self._send_slowly(rest)
+
+    def _post(self, data: bytes) -> bytes | None:
+        """Have data written without waiting for it; what has to be waited for, if anything."""
         stream = self._stream
         if self.cut == "gone":
             raise ClientGone
+        if not isinstance(stream, SocketChannel) or len(data) > WRITE_SIZE:
+            return data
         try:
-            if isinstance(stream, SocketChannel) and len(data) <= WRITE_SIZE:
-                stream.post(data)
-                if not stream.blocked:
-                    return
-                data = b""
-            await self._send_slowly(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.post(data)
+        except trio.BrokenResourceError:
             raise ClientGone from None
+        return b"" if stream.blocked else None
 
     async def _send_slowly(self, data: bytes) -> None:
         """Write to a client that does not take everything at once, for as long as it takes some."""
-        for start in range(0, max(1, len(data)), WRITE_SIZE):
-            with trio.move_on_after(self._settings.write_timeout) as patience:
-                await self._stream.send_all(data[start : start + WRITE_SIZE])
-            if patience.cancelled_caught:
-                raise ClientGone
+        try:
+            for start in range(0, max(1, len(data)), WRITE_SIZE):
+                with trio.move_on_after(self._settings.write_timeout) as patience:
+                    await self._stream.send_all(data[start : start + WRITE_SIZE])
+                if patience.cancelled_caught:
+                    raise ClientGone
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientGone from None
