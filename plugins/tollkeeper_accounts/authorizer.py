@@ -63,8 +63,10 @@ class Accounts:
                 writes.check_key(write.idempotency_key)
             async with self._turn_of(write.caller):
                 # What a caller was before may have been undone while this waited.
-                if not await self._database.read(service.still_stands, write.caller):
+                if not await self._database.read(service.goes_on, write.caller):
                     raise unauthorized()
+                if not await self._database.read(service.still_stands, write.caller):
+                    raise Refused(403, "auth_error", "Your role in this organization has changed.")
                 before, note = await self._database.write(writes.begin, write, self._now())
                 return before if before is not None else await self._run(write, act, note)
         raise Failed(504, "timeout", "The gateway took too long to do this.")

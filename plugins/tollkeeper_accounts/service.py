@@ -249,11 +249,14 @@ def find_standing(database: Any, claims: Claims, org: str | None) -> Standing | 
     return None
 
 
-def still_stands(database: Any, caller: Caller) -> bool:  # noqa: ANN401
-    """Whether a caller's session goes on, and they are what they were in their organization."""
+def goes_on(database: Any, caller: Caller) -> bool:  # noqa: ANN401
+    """Whether a caller's session goes on."""
     session = Session.select().where(Session.id == session_of(caller.token))
-    if not session.count(database):
-        return False
+    return session.count(database) > 0
+
+
+def still_stands(database: Any, caller: Caller) -> bool:  # noqa: ANN401
+    """Whether a caller is what they were in their organization."""
     here = Member.select().where(
         Member.user == caller.user, Member.org == caller.org, Member.role == caller.role
     )

@@ -21,7 +21,7 @@ _ASKED = obj(
     model=NAME,
     messages=array(obj("role content", role=STRING, content={"anyOf": [STRING, array(OBJECT)]})),
     system={"anyOf": [STRING, array(OBJECT)]},
-    tools=array(obj("name", name=STRING)),
+    tools=array(obj("name input_schema", name=STRING, input_schema=OBJECT)),
 )
 CREATE = Shape(
     request={
