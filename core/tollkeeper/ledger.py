@@ -49,7 +49,7 @@ class Account(Protocol):
     """Unix seconds: charges of holds made before this are none of its business."""
 
     def covers(self, principal: Principal) -> bool:
-        """Whether calls of this caller are reserved here."""
+        """Whether calls of this caller are reserved here, by org and key: always the same."""
 
     def reserve(self, hold: Hold) -> None:
         """Take the amount from what is left, or raise `Refused` and take nothing."""

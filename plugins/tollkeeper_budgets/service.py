@@ -44,6 +44,7 @@ class Budget:
         self, limit: LimitSettings, now: int, warn: Callable[[Notice], None] = lambda _: None
     ) -> None:
         self._limit = limit
+        self._scope = limit.scope
         self._most = limit.nanousd
         self._warn_at = limit.warn_nanousd
         self._warn = warn
@@ -93,20 +94,23 @@ class Budget:
         return self._most if spending is None else self._most - spending.spent - spending.held
 
     def _subject(self, org: str, key: str) -> str:
-        return {"gateway": "", "org": org, "key": key}[self._limit.scope]
+        scope = self._scope
+        return key if scope == "key" else org if scope == "org" else ""
 
     def _spending(self, hold: Hold) -> _Spending:
-        at = max(hold.at, self.since)  # what was before is not known, should the clock go back
-        if self._begin <= at < self._end:
-            begin = self._begin
-        else:
-            begin, end = period_at(at, self._limit.period, self._zone)
-            if begin > self._begin:
-                self._turn(begin, end)
+        begin = self._begin if self._begin <= hold.at < self._end else self._begin_of(hold.at)
         where = (begin, self._subject(hold.org, hold.key))
         if (spending := self._of.get(where)) is None:
             spending = self._of[where] = _Spending()
         return spending
+
+    def _begin_of(self, at: int) -> int:
+        """Of another period than the newest; what is newer yet becomes the newest."""
+        at = max(at, self.since)  # what was before is not known, should the clock go back
+        begin, end = period_at(at, self._limit.period, self._zone)
+        if begin > self._begin:
+            self._turn(begin, end)
+        return begin
 
     def _turn(self, begin: int, end: int) -> None:
         """A new period: what is neither of it nor of the last one, nor held, is forgotten."""

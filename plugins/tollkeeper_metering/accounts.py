@@ -9,6 +9,8 @@ from tollkeeper_metering.entries import OpenHold
 
 log = logging.getLogger("tollkeeper.metering")
 
+MANY_CALLERS = 10_000
+
 
 class Attached:
     """Accounts that one owner attached together."""
@@ -31,6 +33,8 @@ class Accounts:
         self._attached: list[Attached] = []
         self._refusing: tuple[Account, ...] = ()
         self._counting: tuple[Account, ...] = ()
+        self._covering: dict[tuple[str, str | None], tuple[Account, ...]] = {}
+        """Of callers seen since these accounts were sorted."""
 
     def attach(self, attached: Attached, holds: Iterable[OpenHold]) -> None:
         """From now on these accounts miss nothing; they adopt the holds that are open."""
@@ -55,10 +59,17 @@ class Accounts:
         counting = [each for each in self._attached if newest.get(each.owner) is not each]
         self._refusing = tuple([account for each in refusing for account in each.accounts])
         self._counting = tuple([account for each in counting for account in each.accounts])
+        self._covering = {}
 
     def covering(self, principal: Principal) -> tuple[Account, ...]:
         """The accounts that may refuse a caller's holds."""
-        return tuple([account for account in self._refusing if account.covers(principal)])
+        who = principal.org, principal.key
+        if (found := self._covering.get(who)) is None:
+            if len(self._covering) >= MANY_CALLERS:
+                self._covering.clear()
+            found = tuple([account for account in self._refusing if account.covers(principal)])
+            self._covering[who] = found
+        return found
 
     def reserve(self, hold: OpenHold) -> None:
         """Take a hold on each account that covers it, or raise what one of them refuses it with."""

@@ -27,7 +27,7 @@ def input_bound(body: bytes, headers: Mapping[str, str], media_tokens: int) -> i
     if headers.get("content-type", "").startswith("multipart/"):
         return max(media_tokens, len(body) // _BYTES_PER_TOKEN)
     bound = len(body) + OVERHEAD
-    if b"\\u00" not in body and not any(mark in body for mark in _MARKS):
+    if b"\\u00" not in body and not _may_hold_media(body):
         return bound
     objects = body.count(b"{")
     if objects > MANY_PARTS:
@@ -40,6 +40,11 @@ def input_bound(body: bytes, headers: Mapping[str, str], media_tokens: int) -> i
     for size in map(_size, _places(document)):
         bound += max(0, size // _BYTES_PER_TOKEN - media_tokens) - size
     return bound
+
+
+def _may_hold_media(body: bytes) -> bool:
+    """Whether any object can say that it is media, which needs a type to say it in."""
+    return b'"type"' in body and any(mark in body for mark in _MARKS)
 
 
 def _count_media(value: object) -> int:

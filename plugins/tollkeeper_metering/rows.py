@@ -1,6 +1,7 @@
 """The ledger's rows: how holds and entries are laid down, linked and summed up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any
 
 from tollkeeper_metering.chain import GENESIS, link
@@ -9,10 +10,19 @@ from tollkeeper_metering.prices import Price
 
 HOUR, DAY = 3600, 86400
 
-_HOLD = "INSERT INTO metering_hold VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_ENTRY = "INSERT INTO metering_entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_ROLLUP = (
-    "INSERT INTO metering_rollup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_SIZES = (64, 32, 16, 8, 4, 2, 1)
+
+
+def _for_each_size(before: str, row: str, after: str = "") -> dict[int, str]:
+    """A statement that inserts so many rows at once, for every size."""
+    return {size: before + ",".join([row] * size) + after for size in _SIZES}
+
+
+_HOLD = _for_each_size("INSERT INTO metering_hold VALUES ", "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+_ENTRY = _for_each_size("INSERT INTO metering_entry VALUES ", "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+_ROLLUP = _for_each_size(
+    "INSERT INTO metering_rollup VALUES ",
+    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     " ON CONFLICT (span, start, org, key, model) DO UPDATE SET"
     " attempts = attempts + excluded.attempts, requests = requests + excluded.requests,"
     " input_tokens = input_tokens + excluded.input_tokens,"
@@ -22,7 +32,7 @@ _ROLLUP = (
     " reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,"
     " cost_nanousd = cost_nanousd + excluded.cost_nanousd,"
     " charge_nanousd = charge_nanousd + excluded.charge_nanousd,"
-    " exposure_nanousd = exposure_nanousd + excluded.exposure_nanousd"
+    " exposure_nanousd = exposure_nanousd + excluded.exposure_nanousd",
 )
 _PRICE = "INSERT OR IGNORE INTO metering_price VALUES (?,?)"
 _HEAD = "UPDATE metering_chain SET seq = ?, head = ?, open_from = ? WHERE id = ?"
@@ -67,10 +77,10 @@ class Rows:
         self._staged_seq, self._staged_head = self._seq, self._head
         if holds:
             self._write_prices(cursor, {hold.rate.version: hold.rate for hold in holds})
-            cursor.executemany(_HOLD, [self._hold_row(hold) for hold in holds])
+            insert(cursor, _HOLD, [self._hold_row(hold) for hold in holds])
         if entries:
-            cursor.executemany(_ENTRY, [self._entry_row(entry) for entry in entries])
-            cursor.executemany(_ROLLUP, roll_up(entries))
+            insert(cursor, _ENTRY, [self._entry_row(entry) for entry in entries])
+            insert(cursor, _ROLLUP, roll_up(entries))
         self._staged = (holds, entries)
         cursor.execute(_HEAD, (self._staged_seq, self._staged_head, self._open_from(), self._chain))
 
@@ -138,6 +148,20 @@ class Rows:
         return (*row, self._staged_head)
 
 
+def insert(
+    cursor: Any,  # noqa: ANN401 -- the driver's
+    statements: Mapping[int, str],
+    rows: Sequence[tuple[object, ...]],
+) -> None:
+    """Insert rows, many by one statement: each statement lets go of the interpreter once."""
+    start = 0
+    for size in _SIZES:
+        while len(rows) - start >= size:
+            part = rows[start : start + size]
+            cursor.execute(statements[size], [value for row in part for value in row])
+            start += size
+
+
 def roll_up(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
     """The rows of hours and days that some entries add to."""
     sums: dict[tuple[int, int, str, str, str], list[int]] = {}
@@ -156,13 +180,11 @@ def roll_up(entries: Sequence[Entry]) -> list[tuple[object, ...]]:
             entry.exposure,
         )
         where = (HOUR, hold.at - hold.at % HOUR, hold.org, hold.key, hold.model)
-        if (known := sums.get(where)) is None:
-            sums[where] = [*added]
-        else:
-            sums[where] = [a + b for a, b in zip(known, added, strict=True)]
+        known = sums.get(where)
+        sums[where] = [*map(add, known, added)] if known else [*added]
     days: dict[tuple[int, int, str, str, str], list[int]] = {}
     for (_, start, org, key, model), hour in sums.items():
         day = (DAY, start - start % DAY, org, key, model)
         known = days.get(day)
-        days[day] = [a + b for a, b in zip(known, hour, strict=True)] if known else hour
+        days[day] = [*map(add, known, hour)] if known else hour
     return [(*where, *added) for where, added in [*sums.items(), *days.items()]]

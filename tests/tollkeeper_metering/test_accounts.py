@@ -6,6 +6,7 @@ import pytest
 
 from tollkeeper import PriceSettings, Principal, Refused
 from tollkeeper.ledger import Hold
+from tollkeeper_metering import accounts as module
 from tollkeeper_metering.accounts import Accounts, Attached
 from tollkeeper_metering.entries import OpenHold
 from tollkeeper_metering.prices import make_price
@@ -107,3 +108,23 @@ def test_an_account_that_is_attached_adopts_what_it_covers_of_what_is_open() -> 
     assert not hold.bounded
     accounts.settle(hold, 3)
     assert (late.held, late.spent) == (0, 3)
+
+
+def test_who_covers_a_caller_is_asked_again_only_once_the_accounts_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MANY_CALLERS", 2)
+    accounts, mine = Accounts(), Purse()
+    asked: list[str | None] = []
+
+    def covers(principal: Principal) -> bool:
+        asked.append(principal.key)
+        return True
+
+    monkeypatch.setattr(mine, "covers", covers)
+    attached = attach(accounts, "a", mine)
+    for key in ["1", "1", "2", "2", "3", "1"]:
+        assert accounts.covering(Principal("acme", key)) == (mine,)
+    assert asked == ["1", "2", "3", "1"]  # only so many callers are remembered
+    accounts.detach(attached)
+    assert accounts.covering(Principal("acme", "1")) == ()

@@ -143,9 +143,9 @@ class Pipeline:
         answer = cast("Sequence[Deployment] | None", await self._first("route", exchange))
         return exchange.candidates if answer is None else tuple(answer)
 
-    async def attempt(self, exchange: Exchange, attempt: Attempt) -> None:
+    def attempt(self, exchange: Exchange, attempt: Attempt) -> Awaitable[None]:
         """Every plugin, until one refuses."""
-        await self._every("attempt", exchange, attempt)
+        return self._every("attempt", exchange, attempt)
 
     def reply(self, exchange: Exchange, head: Head) -> None:
         """Every plugin; one that crashes adds nothing, for a reply is due in any case."""
