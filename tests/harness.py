@@ -134,6 +134,7 @@ async def serve(
             yield served
             nursery.cancel_scope.cancel()
     finally:
+        listener.close()  # still ours where the gateway did not start
         database.close()
 
 
