@@ -13,9 +13,6 @@ import msgspec
 from tollkeeper.exchange import Deployment, Principal
 from tollkeeper.settings import PriceSettings
 
-NANO = 10**9
-"""Nano-USD in a US dollar."""
-
 
 class Hold(msgspec.Struct):
     """What one attempt may cost its org at most, reserved before a byte of it goes upstream."""

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from tollkeeper import Notice, Principal, Refused
-from tollkeeper.ledger import NANO, Hold
+from tollkeeper.amounts import dollars
+from tollkeeper.ledger import Hold
 from tollkeeper_budgets.settings import LimitSettings
 
 FOREVER = 2**62
@@ -152,10 +153,3 @@ class Budget:
             org="" if scope == "gateway" else hold.org,
             key=hold.key if scope == "key" else "",
         )
-
-
-def dollars(nanousd: int) -> str:
-    """An amount as people read it: two decimals at least, none that say nothing."""
-    sign = "-" if nanousd < 0 else ""
-    whole, rest = divmod(abs(nanousd), NANO)
-    return f"{sign}{whole}.{f'{rest:09d}'.rstrip('0'):0<2}"

@@ -1,12 +1,12 @@
 """`[plugins.budgets]`."""
 
 import zoneinfo
-from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from tollkeeper import Money, PluginSettings
+from tollkeeper.amounts import nanousd
 from tollkeeper.settings import Table
 
 
@@ -40,12 +40,12 @@ class LimitSettings(Table):
     @property
     def nanousd(self) -> int:
         """The amount in nano-USD."""
-        return int(self.amount * 10**9)
+        return nanousd(self.amount)
 
     @property
     def warn_nanousd(self) -> int | None:
         """What may be spent before the operator is told, in nano-USD."""
-        return None if self.warn is None else int(self.amount * Decimal(self.warn) * 10**9)
+        return None if self.warn is None else nanousd(self.amount * self.warn)
 
 
 class BudgetsSettings(PluginSettings):

@@ -12,7 +12,7 @@ from typing import Any
 
 from peewee import JOIN, BlobField, CharField, DatabaseError, Field, IntegerField, fn
 
-from tollkeeper.ledger import NANO
+from tollkeeper.amounts import NANO
 from tollkeeper_metering.chain import GENESIS, link
 from tollkeeper_metering.models import Chain, Entry, HoldRow
 from tollkeeper_metering.prices import VERSION_DIGITS

@@ -2,12 +2,10 @@
 
 import csv
 import json
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from copy import copy
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,13 +13,11 @@ import click
 import msgspec
 
 from tollkeeper import Database
-from tollkeeper.ledger import NANO, UsageQuery, UsageSum
+from tollkeeper.amounts import dollars, read_moment
+from tollkeeper.ledger import UsageQuery, UsageSum
 from tollkeeper_metering.audit import audit, verify
 from tollkeeper_metering.usage import ATTEMPT_FIELDS, attempts, sum_usage
 
-_BACK = re.compile(r"([0-9]{1,6})([dh])")
-_SECONDS = {"d": 86400, "h": 3600}
-_FORMATS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M")
 _MONEY = ("cost", "charge", "exposure")
 
 
@@ -36,14 +32,8 @@ class _Moment(click.ParamType[int]):
         """Read it."""
         if isinstance(value, int):
             return value
-        if (back := _BACK.fullmatch(value)) is not None:
-            return max(0, int(time.time()) - int(back[1]) * _SECONDS[back[2]])
-        for form in _FORMATS:
-            try:
-                moment = datetime.strptime(value, form).replace(tzinfo=UTC)
-            except ValueError:
-                continue
-            return max(0, int(moment.timestamp()))
+        if (moment := read_moment(value, int(time.time()))) is not None:
+            return moment
         return self.fail(
             f'"{value}" is no time; write 2026-11-25, 2026-11-25T10:00 (UTC), 7d or 24h', param, ctx
         )
@@ -111,13 +101,13 @@ def _print_audit(sums: dict[str, Any]) -> None:
             row["state"],
             row["evidence"],
             row["attempts"],
-            *(_usd(row[f"{m}_nanousd"]) for m in _MONEY),
+            *(dollars(row[f"{m}_nanousd"]) for m in _MONEY),
         )
         for row in sums["entries"]
     ]
     _print_table(("state", "evidence", "attempts", *_MONEY), rows)
-    click.echo(f"Held by {sums['open_holds']} open holds: {_usd(sums['held_nanousd'])} USD.")
-    click.echo(f"Exposure: {_usd(sums['exposure_nanousd'])} USD.")
+    click.echo(f"Held by {sums['open_holds']} open holds: {dollars(sums['held_nanousd'])} USD.")
+    click.echo(f"Exposure: {dollars(sums['exposure_nanousd'])} USD.")
     click.echo(f"Chain {sums['chain']} has {sums['seq']} rows; its head is {sums['head']}.")
 
 
@@ -169,14 +159,7 @@ def _usage(database: Database, shape: str | None, **options: Any) -> None:  # no
 
 def _readable(row: UsageSum) -> dict[str, Any]:
     fields = msgspec.structs.asdict(row)
-    return {name: _usd(value) if name in _MONEY else value for name, value in fields.items()}
-
-
-def _usd(nanousd: int) -> str:
-    """US dollars with all their digits, two decimals at least."""
-    dollars, rest = divmod(abs(nanousd), NANO)
-    digits = f"{rest:09d}".rstrip("0")
-    return f"{'-' if nanousd < 0 else ''}{dollars}.{digits:0<2}"
+    return {name: dollars(value) if name in _MONEY else value for name, value in fields.items()}
 
 
 def _print_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

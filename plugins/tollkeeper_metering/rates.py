@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from tollkeeper import Deployment, PriceSettings
+from tollkeeper.amounts import nanousd
 from tollkeeper_metering.prices import UNKNOWN, Price, find_bundled, make_price
 
 log = logging.getLogger("tollkeeper.metering")
@@ -74,5 +75,5 @@ def find_rate(deployment: Deployment) -> Rate:
         price=price,
         settings=settings,
         max_output=deployment.max_output or window,
-        drain_tokens=price.output_tokens_for(int(deployment.drain_usd * 10**9)),
+        drain_tokens=price.output_tokens_for(nanousd(deployment.drain_usd)),
     )

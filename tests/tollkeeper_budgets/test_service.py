@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tollkeeper import Notice, Principal, Refused
 from tollkeeper.ledger import Account, Hold
-from tollkeeper_budgets.service import FOREVER, Budget, dollars, period_at
+from tollkeeper_budgets.service import FOREVER, Budget, period_at
 from tollkeeper_budgets.settings import LimitSettings
 
 NOON = int(datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp())  # a Wednesday
@@ -198,20 +198,6 @@ def test_what_was_spent_before_is_not_told_again() -> None:
     budget.settle(taken, 1)
     assert told == []
     assert budget.left("", "") == 3
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [
-        (0, "0.00"),
-        (1, "0.000000001"),
-        (10**9, "1.00"),
-        (1_500_000_000, "1.50"),
-        (-1, "-0.000000001"),
-    ],
-)
-def test_amounts_are_shown_whole(amount: int, text: str) -> None:
-    assert dollars(amount) == text
 
 
 def test_a_budget_is_an_account() -> None:

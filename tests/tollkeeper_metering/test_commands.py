@@ -225,16 +225,3 @@ def test_usage_for_people_is_a_table_with_the_name_of_the_group(database: Databa
 def test_a_ledger_without_rows_prints_only_the_head_of_the_table(database: Database) -> None:
     assert len(usage(database, "--org", "nobody").stdout.splitlines()) == 1
     assert usage_rows(database, "--org", "nobody") == {}
-
-
-def test_amounts_keep_all_their_digits_and_at_least_two() -> None:
-    amounts = (0, 1, 10_000_000, 123_456, 1_500_000_000, 10**20, -1)
-    assert [commands._usd(amount) for amount in amounts] == [
-        "0.00",
-        "0.000000001",
-        "0.01",
-        "0.000123456",
-        "1.50",
-        "100000000000.00",
-        "-0.000000001",
-    ]
