@@ -15,8 +15,9 @@ test: $(STAMP)
 # The same stories, told at length: about a quarter of an hour.
 nightly: $(STAMP)
 	TOLLKEEPER_RECHUNKINGS=200000 TOLLKEEPER_HOSTILE=20000 TOLLKEEPER_CANCELS=100000 \
-	TOLLKEEPER_STALLED_SECONDS=300 $(BIN)/python -m pytest tests/story/test_rechunking.py \
-	tests/story/test_hostile_inputs.py tests/story/test_scale.py
+	TOLLKEEPER_STALLED_SECONDS=300 TOLLKEEPER_EVENTS=10000 TOLLKEEPER_OUTAGE_STEP=600 \
+	$(BIN)/python -m pytest tests/story/test_rechunking.py tests/story/test_hostile_inputs.py \
+	tests/story/test_scale.py tests/story/test_billing.py
 
 # Money under kill -9, faults and full disks: about a quarter of an hour. Prints its seed first.
 torture: $(STAMP)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import click
 
@@ -29,7 +29,7 @@ from tollkeeper.settings import PluginSettings, Table
 
 ROOT = Path(__file__).parent.parent
 BUILT_IN = (
-    *("keys", "limits", "routing", "metering", "budgets", "accounts", "apidocs"),
+    *("keys", "limits", "routing", "metering", "budgets", "accounts", "billing", "apidocs"),
     *("openai", "anthropic", "gemini", "demo"),
     *("messages", "responses", "completions", "embeddings"),
     *("moderations", "images", "audio", "rerank"),
@@ -169,12 +169,13 @@ def options(name: str, table: type[Table]) -> str:
 
 
 def inner_tables(plugins: list[PluginClass]) -> Iterator[tuple[str, type[Table]]]:
-    """Tables that stand in an array of a plugin's settings."""
+    """Tables that stand in an array of a plugin's settings, or below names in it."""
     for plugin in plugins:
         for option, field in plugin.settings.model_fields.items():
             for part in get_args(field.annotation):
                 if isinstance(part, type) and issubclass(part, Table):
-                    yield f"plugins.{plugin.name}.{option}[]", part
+                    inside = ".<name>" if get_origin(field.annotation) is dict else "[]"
+                    yield f"plugins.{plugin.name}.{option}{inside}", part
 
 
 def commands(group: click.Group, context: click.Context) -> Iterator[tuple[str, str]]:
@@ -212,6 +213,8 @@ def blocks() -> dict[str, str]:
         config = Path(folder, "tollkeeper.toml")
         config.write_text(example_toml(plugins))
         os.environ.setdefault("JWT_SECRET", "only to list the commands of an example")
+        os.environ.setdefault("STRIPE_SECRET_KEY", "sk_test_only_to_list_them")
+        os.environ.setdefault("STRIPE_WEBHOOK_SECRET", "whsec_only_to_list_them")
         context = click.Context(tollkeeper, info_name="tollkeeper", obj=config)
         found |= dict(commands(tollkeeper, context))
     return found

@@ -61,6 +61,27 @@ def running(
         process.stdout.close()
 
 
+@contextmanager
+def running_stripe() -> Iterator[str]:
+    """The project's own Stripe as a process; its address."""
+    command = [sys.executable, "-m", "tollkeeper.testing.stripe", "--port", "0"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        found = re.search(r"http://\S+\d", process.stdout.readline())
+        assert found
+        yield found.group()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def read_until(process: subprocess.Popen[str], word: str) -> str:
     """The next line with `word` in what a process prints."""
     assert process.stdout is not None

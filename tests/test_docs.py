@@ -41,6 +41,7 @@ HOOKS = [name for name in vars(Hooks) if not name.startswith("_")]
 
 # Commands of others that the pages may show.
 FOREIGN = {"pip", "python", "curl", "export", "kill"}
+STRIPE = {"STRIPE_SECRET_KEY": "sk_test_x", "STRIPE_WEBHOOK_SECRET": "whsec_x"}
 # The example leaves `tiers` empty, so their options do not stand in it.
 NOT_IN_EXAMPLE = {"models.<name>.price.tiers[]"}
 
@@ -101,10 +102,11 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Con
 
     def parse(text: str) -> Config:
         for name in re.findall(r"\$\{([A-Z_]+)\}", text):
-            monkeypatch.setenv(name, "sk-test-that-is-long-enough-to-sign")
+            value = STRIPE.get(name, "sk-test-that-is-long-enough-to-sign")
+            monkeypatch.setenv(name, value)
         for name in re.findall(r"\$\{file:([^}]+)\}", text):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text("sk-test\n")
+            (tmp_path / name).write_text("sk-test-that-is-long-enough-to-sign\n")
         return parse_config(text, Catalogue({"wordguard": wordguard()}), root=tmp_path)
 
     return parse
@@ -188,7 +190,7 @@ def test_a_mistake_shown_on_purpose_is_one(block: Block, read: Callable[[str], C
 
 def test_every_toml_block_is_marked_by_a_known_word() -> None:
     notes = {block.note for block in BLOCKS if block.language == "toml"}
-    assert notes <= {"", "bad", "pyproject.toml"}
+    assert notes <= {"", "bad", "fragment", "pyproject.toml"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -242,6 +244,8 @@ def test_every_command_exists(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JWT_SECRET", "x" * 32)
+    for name, value in STRIPE.items():
+        monkeypatch.setenv(name, value)
     config = tmp_path / "tollkeeper.toml"
     config.write_text((ROOT / "config.example.toml").read_text())
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

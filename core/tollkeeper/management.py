@@ -132,4 +132,12 @@ class KeyStore(Protocol):
         """End a key for good, by all its secrets; None where there is none."""
 
 
+@runtime_checkable
+class RateGrants(Protocol):
+    """What organizations may do in a minute. Offered by whoever sells it. It never waits."""
+
+    def rpm_of(self, org: str) -> int | None:
+        """Requests per minute of all keys of an organization together; None for no bound."""
+
+
 RouteHandler = Callable[..., Awaitable[Any]]

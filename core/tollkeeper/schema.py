@@ -112,7 +112,8 @@ def toml_value(value: object) -> str:
         return toml_value(dict(value))
     if isinstance(value, Mapping):
         members = ((toml_key(str(k)), toml_value(v)) for k, v in value.items())
-        return "{ " + ", ".join(f"{key} = {text}" for key, text in members if text) + " }"
+        text = ", ".join(f"{key} = {text}" for key, text in members if text)
+        return f"{{ {text} }}" if text else "{}"
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float):
@@ -153,8 +154,9 @@ def _section(name: str, table: type[Table], values: dict[str, str] | None = None
     if issubclass(table, PluginSettings):
         lines[0] = f"# The plugin {name.removeprefix('plugins.')}."
     for key, _, default, text in option_rows(table):
-        examples = table.model_fields[key].examples or [""]
-        value = (values or {}).get(key, default) or toml_value(examples[0] or None)
+        value = (values or {}).get(key, default)
+        if value in ("", "{}") and (examples := table.model_fields[key].examples):
+            value = toml_value(examples[0])
         name = toml_key(key)
         lines += [f"# {text}".rstrip(), f"{name} = {value}" if value else f"# {name} ="]
     return "\n".join(lines) + "\n"

@@ -165,9 +165,9 @@ def unpriced(model: str) -> Failed:
 
 
 def unbounded(model: str) -> Exception:
-    """The refusal of a call that a budget covers and nothing bounds."""
+    """The refusal of a call that a budget or a balance covers and nothing bounds."""
     return invalid_request(
-        f"A budget covers this call, and nothing bounds its output: send a bound, or have the"
-        f" operator set max_output for the model '{model}'.",
+        f"A budget or balance covers this call, and nothing bounds its output: send a bound, or"
+        f" have the operator set max_output for the model '{model}'.",
         param="max_output",
     )

@@ -28,6 +28,7 @@ from tollkeeper.gateway import Route
 from tollkeeper.management import OPEN_POLICIES, ROLES, USER_POLICY
 from tollkeeper.storage import Database
 from tollkeeper.testing import Answered, JumpClock, TestGateway, open_gateway
+from tollkeeper.testing.stripe import fake_stripe
 
 SECRET = "a secret of this story, 32 bytes"
 PASSWORD = "correct horse"
@@ -38,10 +39,12 @@ TOML = f"""
 kind = "demo"
 [models.demo]
 deployments = [{{ provider = "demo", model = "demo" }}]
-price = {{ input = "0.15", output = "0.60" }}
+price = {{ input = "0", output = "0" }}
+max_output = 100
 [models.another]
 deployments = [{{ provider = "demo", model = "demo" }}]
-price = {{ input = "0.15", output = "0.60" }}
+price = {{ input = "0", output = "0" }}
+max_output = 100
 [plugins.keys]
 [plugins.demo]
 [plugins.accounts]
@@ -50,6 +53,16 @@ registration = "open"
 login_attempts = 1000
 [plugins.apidocs]
 [plugins.metering]
+[plugins.billing]
+secret_key = "sk_test_fake"
+webhook_secret = "whsec_fake"
+api_base = "http://127.0.0.1:9"
+success_url = "https://example.com/paid"
+cancel_url = "https://example.com/prices"
+auto_topup = true
+[plugins.billing.packs.small]
+price = "10.00"
+credit = "10.00"
 """
 OPEN = {
     "GET /healthz": "a supervisor has no credential, and learns nothing but that it lives",
@@ -63,6 +76,7 @@ OPEN = {
     "GET /docs/<name>": "files of installed packages, from a list",
     "GET /redoc": "another page that reads the document",
 }
+PAYERS = "billing owner"
 EVERYBODY, KEY_USERS, MANAGERS = "admin billing member owner", "admin member owner", "admin owner"
 GRANTED = {
     "POST /api/v1/auth/logout": "user",
@@ -84,6 +98,12 @@ GRANTED = {
     "DELETE /api/v1/gateway/keys/<key_id>": KEY_USERS,
     "POST /api/v1/gateway/keys/<key_id>/rotate": KEY_USERS,
     "GET /api/v1/gateway/providers": EVERYBODY,
+    "POST /api/v1/gateway/billing/checkout": PAYERS,
+    "GET /api/v1/gateway/billing/portal": PAYERS,
+    "GET /api/v1/gateway/billing/status": PAYERS,
+    "GET /api/v1/gateway/billing/usage": PAYERS,
+    "GET /api/v1/gateway/billing/topup": PAYERS,
+    "PUT /api/v1/gateway/billing/topup": PAYERS,
 }
 """Who may call what of these plugins, said a second time: it changes on purpose or not at all."""
 Tables = dict[str, list[tuple[Any, ...]]]
@@ -114,7 +134,7 @@ def columns(database: Database) -> dict[str, list[str]]:
         return {
             name: [row[1] for row in db.execute_sql(f'PRAGMA table_info("{name}")').fetchall()]
             for name in tables(database)
-            if name.startswith(("accounts_", "keys_", "org"))
+            if name.startswith(("accounts_", "billing_", "keys_", "org"))
         }
 
 
@@ -257,6 +277,12 @@ class House(Desk):
             "grace_seconds": 5,
             "limit": 5,
             "before": "aud_z",
+            "pack": "small",
+            "plan": None,  # what is bought is the one or the other
+            "below": "5.00",
+            "since": "7d",
+            "until": "2030-01-01",
+            "by": "model",
         }
         last = route.path.rpartition("/")[2]
         wanted = (f"{last}.{name}", name)
@@ -297,7 +323,10 @@ class House(Desk):
 @contextlib.asynccontextmanager
 async def house(toml: str = TOML) -> AsyncIterator[House]:
     clock = JumpClock()
-    async with open_gateway(toml=toml, clock=clock) as gateway:
+    async with (
+        fake_stripe(clock=clock) as stripe,
+        open_gateway(toml=toml.replace("http://127.0.0.1:9", stripe.url), clock=clock) as gateway,
+    ):
         opened = House(gateway, clock)
         await opened.read_document()
         await opened.furnish()
@@ -406,7 +435,7 @@ async def test_exactly_these_routes_are_open_each_for_a_reason() -> None:
         }
         signed = {route.path for _, route in home.routes if "signed" in route.policy}
         assert open_routes == set(OPEN)
-        assert not signed
+        assert signed == {"/api/v1/gateway/billing/webhook"}
     private = TOML.replace("[plugins.apidocs]", "[plugins.apidocs]\npublic = false")
     async with open_gateway(toml=private) as gateway:
         registry = gateway.generations.current.registry

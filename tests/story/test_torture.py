@@ -8,7 +8,7 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
-from torture.budget import budget
+from torture.budget import balance, budget
 from torture.disconnects import POLICIES, disconnects
 from torture.failpoints import failpoint
 from torture.faults import disk_full, odd_usages, stopped
@@ -31,6 +31,10 @@ async def test_no_call_is_lost_invented_or_counted_twice_over_twenty_kills(tmp_p
 
 async def test_a_budget_is_used_up_and_never_exceeded_whatever_is_killed(tmp_path: Path) -> None:
     assert_ok(await budget(tmp_path, SEED, 3))
+
+
+async def test_a_balance_is_used_up_and_never_exceeded_whatever_is_killed(tmp_path: Path) -> None:
+    assert_ok(await balance(tmp_path, SEED, 3))
 
 
 @pytest.mark.parametrize(

@@ -147,12 +147,15 @@ def _joined(reply: bytes, call: Call) -> bytes:
 class Load:
     """Some clients that call until they are told to stop."""
 
-    def __init__(self, port: int, seed: int, mix: Mix = mixed) -> None:
+    def __init__(self, port: int, seed: int, mix: Mix = mixed, key: str = "") -> None:
         self.seen = Seen()
         self.stopping = trio.Event()
         self._port = port
         self._seed = seed
         self._mix = mix
+        self._host = b"host: x\r\n"
+        if key:
+            self._host += f"authorization: Bearer {key}\r\n".encode()
         self._numbers = itertools.count(1)
 
     async def run(self, clients: int) -> None:
@@ -189,7 +192,7 @@ class Load:
         patience = PATIENCE_SECONDS if call.leave_after is None else call.leave_after
         with trio.move_on_after(patience):
             try:
-                await stream.send_all(call.request())
+                await stream.send_all(call.request().replace(b"host: x\r\n", self._host, 1))
                 seen.sent += 1
                 reply, follows = await read_reply(stream)
             except (trio.BrokenResourceError, EOFError):

@@ -43,6 +43,7 @@ def scenarios(seed: int, lengths: Lengths) -> dict[str, Scenario]:
         "kills": partial(kills.kills, seed=seed, count=lengths.kills, calls=lengths.calls)
     }
     found["budget"] = partial(budget.budget, seed=seed, count=min(lengths.kills, 20))
+    found["balance"] = partial(budget.balance, seed=seed, count=min(lengths.kills, 20))
     for point in gateway.POINTS:
         found[f"failpoint-{point}"] = partial(
             failpoints.failpoint, seed=seed, name=point, times=lengths.times

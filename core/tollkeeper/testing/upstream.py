@@ -135,6 +135,10 @@ class ScriptedUpstream:
         """Answer the next request with bytes of another content type."""
         self._add(200, kind, None, parts)
 
+    def forget(self) -> None:
+        """Drop what was scripted and not yet asked for."""
+        self._script.clear()
+
     def speaks(self, dialect: str) -> bool:
         """Whether requests of this dialect reach it as they are."""
         return dialect in self.dialects

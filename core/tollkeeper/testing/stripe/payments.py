@@ -1,7 +1,7 @@
 """Payment intents and their charges."""
 
 from tollkeeper.testing.stripe.customers import new_card
-from tollkeeper.testing.stripe.endpoints import Endpoint, shown
+from tollkeeper.testing.stripe.endpoints import LISTED, Endpoint, listed, shown
 from tollkeeper.testing.stripe.forms import FREE
 from tollkeeper.testing.stripe.refusals import Refusal
 from tollkeeper.testing.stripe.state import MINIMUM, State, Thing
@@ -130,6 +130,13 @@ def _card(state: State, asked: Thing) -> Thing | None:
 
 
 TAKES_OVER = ("amount", "customer", "payment_method", "metadata", "description")
+
+
+def _list(state: State, asked: Thing) -> Thing:
+    wanted = {"customer": asked["customer"]} if "customer" in asked else {}
+    return listed(state.every("payment_intent", **wanted), asked, "/v1/payment_intents")
+
+
 ENDPOINTS = [
     Endpoint(
         "POST",
@@ -152,5 +159,6 @@ ENDPOINTS = [
             },
         },
     ),
+    Endpoint("GET", "/v1/payment_intents", _list, {**LISTED, "customer": str}),
     shown("/v1/payment_intents/<id>", "payment_intent"),
 ]

@@ -1,0 +1,69 @@
+"""Sending meter events: what the outbox says is done, and Stripe's answers are noted."""
+
+import logging
+from collections.abc import Callable
+
+from tollkeeper import Notice
+from tollkeeper.amounts import dollars
+from tollkeeper_billing import outbox
+from tollkeeper_billing.processor import Declined, Processor, Unreachable, all_of
+from tollkeeper_billing.settings import CENT
+from tollkeeper_billing.till import Till
+
+log = logging.getLogger("tollkeeper.billing")
+
+
+class Sender:
+    """Sends them, one per organization at a time."""
+
+    def __init__(self, till: Till, processor: Processor, tell: Callable[[Notice], None]) -> None:
+        self._till = till
+        self._stripe = processor
+        self._tell = tell
+
+    async def send(self) -> None:
+        """Send the meter events that are due, of each organization one after another."""
+        while due := await self._till.read(outbox.heads, self._till.now):
+            await all_of(due, self._send_one)
+
+    async def _send_one(self, event: outbox.Pending) -> None:
+        step = outbox.next_step(event, self._till.now)
+        if step == "send":
+            await self._try(event)
+        elif step == "ask":
+            await self._ask(event)
+        elif step == "give up":
+            await self._till.write(outbox.give_up, event)
+            self._complain(event, "it is older than Stripe takes")
+
+    async def _try(self, event: outbox.Pending) -> None:
+        if not await self._till.write(outbox.note_try, event, self._till.now):
+            return
+        try:
+            await self._stripe.send_usage(outbox.payload(event))
+        except Declined as declined:
+            await self._till.write(outbox.note_not_sent, event, str(declined), self._till.now)
+            raise
+        except Unreachable as unreachable:
+            await self._till.write(outbox.note_unsure, event, str(unreachable))
+            raise
+        await self._till.write(outbox.note_sent, event)
+
+    async def _ask(self, event: outbox.Pending) -> None:
+        """By what Stripe has counted on that day: whether the event is in it."""
+        known = await self._till.read(outbox.sent_units, event)
+        counted = await self._stripe.usage_of(event.meter, event.customer, *outbox.day_of(event))
+        if counted == known + event.units:
+            await self._till.write(outbox.note_sent, event)
+        elif counted == known:
+            await self._till.write(outbox.note_absent, event)
+        else:
+            why = f"Stripe counted {counted} cents where {known} are known"
+            await self._till.write(outbox.note_unclear, event, why, self._till.now)
+            self._complain(event, why)
+
+    def _complain(self, event: outbox.Pending, why: str) -> None:
+        amount = dollars(event.units * CENT)
+        message = f"usage of {amount} USD of {event.org} is not billed: {why}"
+        log.error("%s (meter event %s)", message, event.identifier)
+        self._tell(Notice("usage_not_billed", message, org=event.org))

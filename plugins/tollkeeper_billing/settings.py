@@ -1,0 +1,157 @@
+"""`[plugins.billing]`."""
+
+import re
+from decimal import Decimal
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tollkeeper import Money, PluginSettings, Secret
+from tollkeeper.amounts import NANO, nanousd
+from tollkeeper.settings import Table
+
+CENT = NANO // 100
+"""Nano-USD in a US cent: what Stripe counts in."""
+LEAST_CENTS = 50
+"""Stripe takes no payment of less."""
+STRIPE = "https://api.stripe.com"
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _secret_key(secret: Secret) -> Secret:
+    if not re.fullmatch(r"(sk|rk)_(live|test)_\S+", secret.reveal()):
+        raise ValueError("must be a secret key of Stripe: sk_live_..., rk_live_..., sk_test_...")
+    return secret
+
+
+def _webhook_secret(secret: Secret) -> Secret:
+    if not re.fullmatch(r"whsec_\S+", secret.reveal()):
+        raise ValueError("must be the signing secret of a webhook endpoint of Stripe: whsec_...")
+    return secret
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("must be an address such as https://example.com/paid")
+    return url
+
+
+def _api_base(url: str) -> str:
+    parts = urlsplit(_address(url))
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must be https, but for a stand-in on this machine")
+    return url.rstrip("/")
+
+
+def _whole_cents(amount: Money) -> Money:
+    if nanousd(amount) % CENT:
+        raise ValueError("must be whole cents")
+    return amount
+
+
+def _price(amount: Money) -> Money:
+    if _whole_cents(amount) * 100 < LEAST_CENTS:
+        raise ValueError('must be at least "0.50", the least that Stripe takes')
+    return amount
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class PackSettings(Table):
+    """Credit that is bought once."""
+
+    price: Annotated[Money, AfterValidator(_price), Field(le=999_999)]
+    """US dollars to pay, before taxes."""
+    credit: Annotated[Money, Field(gt=0, le=1_000_000_000)]
+    """US dollars that are added to the balance."""
+
+    @property
+    def cents(self) -> int:
+        """The price in US cents."""
+        return nanousd(self.price) // CENT
+
+
+class PlanSettings(Table):
+    """A subscription."""
+
+    stripe_price: str = Field(min_length=1, max_length=200)
+    """Id of the recurring price at Stripe, `price_...`."""
+    rpm: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests per minute of all keys of an organization together; needs the plugin limits."""
+    included: Annotated[Money, Field(le=1_000_000_000)] = Decimal(0)
+    """US dollars of usage in each period that the plan's own price pays for."""
+    meter: str = Field(default="", max_length=100)
+    """Event name of a meter at Stripe that counts US cents of what is used beyond that and beyond
+    the balance. Without one calls are refused then."""
+    meter_price: str = Field(default="", max_length=200)
+    """Id of the metered price at Stripe that bills the meter, sold together with the other; without
+    one `stripe_price` itself is the metered one."""
+
+    @property
+    def prices(self) -> tuple[tuple[str, bool], ...]:
+        """Its prices at Stripe, and of each whether it is sold by the piece, or metered."""
+        if self.meter and not self.meter_price:
+            return ((self.stripe_price, False),)
+        more = ((self.meter_price, False),) if self.meter_price else ()
+        return ((self.stripe_price, True), *more)
+
+
+class BillingSettings(PluginSettings):
+    """Selling access through Stripe."""
+
+    secret_key: Annotated[Secret, AfterValidator(_secret_key)] = Field(
+        examples=["${STRIPE_SECRET_KEY}"]
+    )
+    """Secret or restricted key of the Stripe account."""
+    webhook_secret: Annotated[Secret, AfterValidator(_webhook_secret)] = Field(
+        examples=["${STRIPE_WEBHOOK_SECRET}"]
+    )
+    """Signing secret of the webhook endpoint at Stripe, `whsec_...`."""
+    api_base: Annotated[str, AfterValidator(_api_base)] = STRIPE
+    """Where Stripe is; another address is a stand-in for tests."""
+    success_url: Address = Field(examples=["https://example.com/paid"])
+    """Where a customer's browser goes after paying."""
+    cancel_url: Address = Field(examples=["https://example.com/prices"])
+    """Where it goes when they change their mind."""
+    packs: dict[str, PackSettings] = Field(
+        default_factory=dict, examples=[{"small": {"price": "10.00", "credit": "10.00"}}]
+    )
+    """Credit that can be bought once, by name: its `price` before taxes and the `credit` that is
+    added to the balance, both in US dollars."""
+    plans: dict[str, PlanSettings] = Field(
+        default_factory=dict,
+        examples=[{"pro": {"stripe_price": "price_...", "rpm": 600, "included": "20.00"}}],
+    )
+    """Subscriptions that can be bought, by name: `stripe_price`, and as wanted `rpm`, `included`,
+    `meter` and `meter_price`."""
+    exempt: tuple[str, ...] = Field(default=("default",), strict=False)
+    """Ids of organizations that need no balance. `default` has the keys that were made on the
+    command line without `--org`."""
+    low_balance: Annotated[Money, Field(le=1_000_000_000)] = Decimal(0)
+    """Balance in US dollars below which the log says so and the hook `notice` is called."""
+    auto_topup: bool = False
+    """Whether organizations may have a pack bought whenever their balance falls low; checkout keeps
+    their card for that."""
+    automatic_tax: bool = False
+    """Have Stripe Tax compute taxes at checkout."""
+    invoices: bool = False
+    """Have Stripe write an invoice for each pack too."""
+
+    @model_validator(mode="after")
+    def _check_plans(self) -> "BillingSettings":
+        prices = [plan.stripe_price for plan in self.plans.values()]
+        if len(set(prices)) < len(prices):
+            raise ValueError("two plans have the same stripe_price")
+        for name, plan in self.plans.items():
+            if plan.meter_price and not plan.meter:
+                raise ValueError(f"plan {name} has a meter_price and no meter that it bills")
+        return self
+
+    @property
+    def livemode(self) -> bool:
+        """Whether real money moves."""
+        return self.secret_key.reveal()[3:7] == "live"
