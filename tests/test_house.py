@@ -108,9 +108,10 @@ LEDGER |= {"usage.py", "audit.py"}  # how it is read
 ACCOUNTS = {"passwords.py", "tokens.py", "attempts.py", "authorizer.py"}  # who it is
 ACCOUNTS |= {"orgs.py", "invitations.py", "writes.py", "schemas.py"}  # what there is
 ACCOUNTS |= {"routes_auth.py", "routes_keys.py"}
-BILLING = {"balances.py", "draws.py"}  # what there is, and what it is drawn from
+BILLING = {"balances.py", "draws.py", "purses.py", "allowances.py"}  # what there is
 BILLING |= {"customers.py", "purchases.py", "inbox.py", "schemas.py"}  # who buys what
 BILLING |= {"till.py", "rounds.py", "topups.py", "sending.py", "outbox.py"}  # what runs
+BILLING |= {"desk.py", "routes_topup.py"}
 BILLING |= {"processor.py", "reconcile.py"}  # the other side
 
 

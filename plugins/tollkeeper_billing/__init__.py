@@ -6,6 +6,7 @@ A call needs a balance that pays for the most it may cost. Stripe is never asked
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -81,14 +82,15 @@ class Billing:
         if ledger is None:
             raise PluginError("billing needs a plugin that keeps a ledger")
         balances = Balances(
-            await till.write(draws.begin, till.now),
+            await till.write(partial(draws.begin, livemode=settings.livemode), till.now),
             settings.exempt,
             low=nanousd(settings.low_balance),
             warn=self._warn,
             fell=lambda _: till.wake(),
         )
-        till.open(balances)
+        till.open(balances, settings)
         try:
+            await self._reload()  # so that they know of all credit before they may refuse
             async with ledger.attached("billing", [balances]):
                 charges = balances.charges()
                 await till.change(draws.write_off, charges, till.now, touched=lambda _: charges)
@@ -101,7 +103,7 @@ class Billing:
 
     async def _reload(self) -> None:
         await self._till.reload()
-        self._till.apply(self._settings)
+        self._till.apply()
 
     def _rounds(self, processor: Processor) -> Rounds:
         usage = self._gateway.find(UsageSource)  # type: ignore[type-abstract] # names a service

@@ -56,6 +56,8 @@ class Balances:
         self._warn = warn
         self._fell = fell
         self._alarms: dict[str, int] = {}
+        self._rung: set[str] = set()
+        """Whose alarm was told, until their balance rises."""
         self._of: dict[str, _Purse] = {}
 
     def covers(self, principal: Principal) -> bool:
@@ -96,6 +98,8 @@ class Balances:
                 purse.beyond = max(purse.beyond, each.beyond)
             if purse.funds >= self._low:
                 purse.warned = False
+            if purse.funds >= self._alarms.get(each.org, 0):
+                self._rung.discard(each.org)
 
     def grant_postpaid(self, orgs: Collection[str]) -> None:
         """From now on exactly these have what their funds do not pay for billed by a meter."""
@@ -106,6 +110,7 @@ class Balances:
 
     def set_alarms(self, alarms: dict[str, int]) -> None:
         """Tell whenever the balance of one of these falls below its amount in nano-USD."""
+        self._rung -= {org for org in self._rung if alarms.get(org) != self._alarms.get(org)}
         self._alarms = alarms
         for org in alarms:
             self._look(org, self._purse(org))
@@ -149,7 +154,10 @@ class Balances:
             purse.warned = True
             message = f"the balance of {org} has fallen to {dollars(purse.funds)} USD"
             self._warn(Notice("balance_low", message, org=org))
-        if org in self._alarms and purse.funds < self._alarms[org]:
+        if purse.funds >= self._alarms.get(org, purse.funds):
+            self._rung.discard(org)
+        elif org not in self._rung:
+            self._rung.add(org)
             self._fell(org)
 
 

@@ -30,6 +30,9 @@ class Standing(msgspec.Struct, frozen=True):
     subscription: str = ""
     period_start: int = 0
     period_end: int = 0
+    prices: str = ""
+    """By spaces."""
+    is_paid: bool = False
     heard: int = 0
     looked: int = 0
     topup_pack: str = ""
@@ -47,6 +50,8 @@ class Subscription(msgspec.Struct, frozen=True):
     period_start: int
     period_end: int
     created: int
+    is_paid: bool = False
+    """Whether its newest invoice is."""
 
 
 _COLUMNS = (
@@ -59,6 +64,8 @@ _COLUMNS = (
     Customer.subscription,
     Customer.period_start,
     Customer.period_end,
+    Customer.prices,
+    Customer.is_paid,
     Customer.heard,
     Customer.looked,
     Customer.topup_pack,
@@ -115,7 +122,7 @@ def note_change(database: Any, org: str) -> None:  # noqa: ANN401
 
 def changed(database: Any, now: int) -> list[Standing]:  # noqa: ANN401
     """Those that Stripe is to be asked for: of whom an event told, and whose period is over."""
-    ended = (Customer.subscription != "") & (Customer.period_end < now) & (Customer.status != "")
+    ended = (Customer.subscription != "") & (Customer.period_end <= now) & (Customer.status != "")
     heard = Customer.heard > Customer.looked
     wanted = Customer.customer.is_null(False) & (heard | (ended & Customer.status.in_(LIVING)))
     return [
@@ -155,6 +162,8 @@ def note_subscription(
         subscription=found.id if found else "",
         period_start=found.period_start if found else 0,
         period_end=found.period_end if found else 0,
+        prices=" ".join(found.prices) if found else "",
+        is_paid=found is not None and found.is_paid,
     )
     Customer.update(
         looked=after.looked,
@@ -163,6 +172,8 @@ def note_subscription(
         subscription=after.subscription,
         period_start=after.period_start,
         period_end=after.period_end,
+        prices=after.prices,
+        is_paid=after.is_paid,
     ).where(Customer.org == asked.org).execute(database)
     return standing(database, asked.org) or after
 

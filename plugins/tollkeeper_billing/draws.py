@@ -4,14 +4,15 @@ The ledger's sums per organization and day only ever grow, so what is new of the
 once, however often it is looked at. All of it runs inside a transaction.
 """
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from tollkeeper_billing.models import Credit, Draw, MeterEvent, Purse, State, total
+from tollkeeper import PluginError
+from tollkeeper_billing.models import Credit, Draw, MeterEvent, State, total
 from tollkeeper_billing.purchases import add_credit
+from tollkeeper_billing.purses import Drawn, read_purse, write_purse
 from tollkeeper_billing.settings import CENT
 
 DAY = 86400
@@ -35,23 +36,26 @@ class Terms(msgspec.Struct, frozen=True):
     """At Stripe."""
     meter: str = ""
     """Event name; empty where there is no meter."""
+    begin: int = 0
+    """Unix seconds: of the period that is billed next. What is told as of earlier never is."""
     exempt: bool = False
     """Whether they are drawn from nothing at all."""
 
 
-class Drawn(msgspec.Struct):
-    """A purse, as it stands."""
+def begin(database: Any, now: int, *, livemode: bool) -> int:  # noqa: ANN401
+    """From when on charges are drawn from balances: the hour in which billing ran first.
 
-    charged: int = 0
-    metered: int = 0
-    exempt: int = 0
-    units: int = 0
-    included: int = 0
-    included_until: int = 0
-
-
-def begin(database: Any, now: int) -> int:  # noqa: ANN401
-    """From when on charges are drawn from balances: the hour in which billing ran first."""
+    Raises `PluginError` where what is stored is of the other mode of Stripe.
+    """
+    mode = _state(database, "livemode")
+    if mode is None:
+        State.insert(name="livemode", value=int(livemode)).execute(database)
+    elif bool(mode) != livemode:
+        there, here = ("live", "test") if mode else ("test", "live")
+        raise PluginError(
+            f"this database has the customers and credits of Stripe's {there} mode, and secret_key"
+            f" is of its {here} mode; use another database"
+        )
     if (moment := since(database)) is None:
         moment = now // 3600 * 3600
         State.insert(name="since", value=moment).execute(database)
@@ -59,7 +63,7 @@ def begin(database: Any, now: int) -> int:  # noqa: ANN401
 
 
 def since(database: Any) -> int | None:  # noqa: ANN401
-    """The same, None where billing never ran."""
+    """From when on charges are drawn from balances; None where billing never ran."""
     return _state(database, "since")
 
 
@@ -78,31 +82,39 @@ def first_day(database: Any, begun: int, now: int) -> int:  # noqa: ANN401
     return max(begun, min(last, now) - LOOK_BACK * DAY) // DAY * DAY
 
 
+def undrawn(database: Any, day: int, charged: Mapping[str, int]) -> list[tuple[str, int]]:  # noqa: ANN401
+    """Of the charges of a day those that are not drawn yet, or not all."""
+    rows = Draw.select(Draw.org, Draw.charged_nanousd).where(Draw.day == day)
+    before = dict(rows.tuples().execute(database))
+    return [(org, charge) for org, charge in charged.items() if charge > before.get(org, 0)]
+
+
 def draw(
     database: Any,  # noqa: ANN401
     day: int,
-    charged: Mapping[str, int],
+    charged: Sequence[tuple[str, int]],
     terms: Callable[[str], Terms],
     now: int,
 ) -> set[str]:
     """Draw what is new of the charges of a day. Whose money is another now."""
-    columns = (Draw.org, Draw.charged_nanousd, Draw.metered_nanousd, Draw.included_nanousd)
-    rows = Draw.select(*columns).where(Draw.day == day).tuples().execute(database)
-    before = {
-        org: Drawn(charged=sums, metered=metered, included=included)
-        for org, sums, metered, included in rows
-    }
     changed = set()
-    for org, sum_of_day in charged.items():
-        so_far = before.get(org, Drawn())
-        if (new := sum_of_day - so_far.charged) > 0:
+    for org, charge in charged:
+        so_far = _drawn_of(database, org, day)
+        if (new := charge - so_far.charged) > 0:
             _draw_one(database, (org, day), new, so_far, terms(org))
             _count_cents(database, (org, day), terms(org), now)
             changed.add(org)
-    State.insert(
-        name="drawn", value=max(day, _state(database, "drawn") or 0)
-    ).on_conflict_replace().execute(database)
+    last = max(day, _state(database, "drawn") or 0)
+    State.insert(name="drawn", value=last).on_conflict_replace().execute(database)
     return changed
+
+
+def _drawn_of(database: Any, org: str, day: int) -> Drawn:  # noqa: ANN401
+    columns = (Draw.charged_nanousd, Draw.metered_nanousd, Draw.included_nanousd)
+    rows = Draw.select(*columns).where((Draw.org == org) & (Draw.day == day))
+    for charged, metered, included in rows.tuples().execute(database):
+        return Drawn(charged=charged, metered=metered, included=included)
+    return Drawn()
 
 
 def _draw_one(
@@ -116,7 +128,8 @@ def _draw_one(
     purse = read_purse(database, org)
     included = 0 if terms.exempt else min(new, purse.included)
     beyond = purse.metered + purse.exempt
-    credit = max(0, credits_of(database, org) - purse.included + beyond - purse.charged)
+    # Less than nothing is a debt, which a meter bills too.
+    credit = credits_of(database, org) - purse.included + beyond - purse.charged
     metered = max(0, new - included - credit) if terms.meter and not terms.exempt else 0
     Draw.insert(
         org=org,
@@ -129,6 +142,7 @@ def _draw_one(
     purse.metered += metered
     purse.exempt += new if terms.exempt else 0
     purse.included -= included
+    purse.lapsing = max(0, purse.lapsing - included)
     write_purse(database, org, purse)
 
 
@@ -152,7 +166,7 @@ def _count_cents(database: Any, where: tuple[str, int], terms: Terms, now: int) 
     event = {
         "units": before + units,
         "identifier": f"{org}-{day}-{purse.units - before}-{last}"[-100:],
-        "at": max(day, min(now, day + DAY - 1)),
+        "at": max(terms.begin, day, min(now, day + DAY - 1)),
     }
     if known:
         MeterEvent.update(event).where(MeterEvent.id == known[0][0]).execute(database)
@@ -163,94 +177,10 @@ def _count_cents(database: Any, where: tuple[str, int], terms: Terms, now: int) 
     write_purse(database, org, purse)
 
 
-def grant_allowances(
-    database: Any,  # noqa: ANN401
-    due: Sequence[tuple[str, tuple[str, int, int], int]],
-    now: int,
-) -> set[str]:
-    """`grant_allowance` for many: organization, period, amount. Whose money is another now."""
-    return {
-        org for org, period, amount in due if grant_allowance(database, org, period, amount, now)
-    }
-
-
-def grant_allowance(
-    database: Any,  # noqa: ANN401
-    org: str,
-    period: tuple[str, int, int],
-    amount: int,
-    now: int,
-) -> bool:
-    """Give what a plan includes for a period (subscription, begin, end), once.
-
-    A better plan in the middle of one adds the difference. False where there is nothing to give.
-    """
-    subscription, start, end = period
-    source = f"included:{subscription}:{start}"
-    mine = (Credit.org == org) & Credit.source.startswith(f"{source}:")
-    rows = Credit.select(total(Credit.amount_nanousd)).where(mine).tuples().execute(database)
-    given = next((amount or 0 for (amount,) in rows), 0)
-    if amount <= given:
-        return False
-    source = f"{source}:{amount}"
-    if not add_credit(database, (org, "included", amount - given), source, "of the plan", now):
-        return False
-    purse = read_purse(database, org)
-    purse.included += amount - given
-    purse.included_until = end
-    write_purse(database, org, purse)
-    return True
-
-
-def lapsing(database: Any, now: int) -> dict[str, int]:  # noqa: ANN401
-    """What is left in nano-USD of allowances whose period is over."""
-    over = (Purse.included_nanousd > 0) & (Purse.included_until <= now)
-    rows = Purse.select(Purse.org, Purse.included_nanousd).where(over)
-    return dict(rows.tuples().execute(database))
-
-
-def lapse(database: Any, org: str, amount: int, now: int) -> None:  # noqa: ANN401
-    """Take back so much of an allowance."""
-    purse = read_purse(database, org)
-    amount = min(amount, purse.included)
-    if amount <= 0:
-        return
-    source = f"lapse:{secrets.token_hex(12)}"
-    add_credit(database, (org, "lapse", -amount), source, "not used in its period", now)
-    purse.included -= amount
-    write_purse(database, org, purse)
-
-
 def credits_of(database: Any, org: str) -> int:  # noqa: ANN401
     """The sum of an organization's credits, in nano-USD."""
     ours = Credit.select(total(Credit.amount_nanousd)).where(Credit.org == org)
     return next((amount or 0 for (amount,) in ours.tuples().execute(database)), 0)
-
-
-def read_purse(database: Any, org: str) -> Drawn:  # noqa: ANN401
-    """How far an organization's charges were drawn."""
-    rows = Purse.select(
-        Purse.charged_nanousd,
-        Purse.metered_nanousd,
-        Purse.exempt_nanousd,
-        Purse.units,
-        Purse.included_nanousd,
-        Purse.included_until,
-    ).where(Purse.org == org)
-    return next((Drawn(*row) for row in rows.tuples().execute(database)), Drawn())
-
-
-def write_purse(database: Any, org: str, purse: Drawn) -> None:  # noqa: ANN401
-    """Store that."""
-    Purse.insert(
-        org=org,
-        charged_nanousd=purse.charged,
-        metered_nanousd=purse.metered,
-        exempt_nanousd=purse.exempt,
-        units=purse.units,
-        included_nanousd=purse.included,
-        included_until=purse.included_until,
-    ).on_conflict_replace().execute(database)
 
 
 def _state(database: Any, name: str) -> int | None:  # noqa: ANN401

@@ -36,6 +36,10 @@ class Customer(peewee.Model):
     subscription = peewee.CharField()
     period_start = peewee.IntegerField()
     period_end = peewee.IntegerField()
+    prices = peewee.CharField()
+    """Their ids at Stripe, by spaces."""
+    is_paid = peewee.BooleanField()
+    """Whether the newest invoice of the subscription is."""
     heard = peewee.IntegerField()
     """How many events said that something changed."""
     looked = peewee.IntegerField()
@@ -133,7 +137,11 @@ class Purse(peewee.Model):
     """Cents of that which stand in meter events."""
     included_nanousd = peewee.IntegerField()
     """What is left of the allowance of a plan."""
+    included_most_nanousd = peewee.IntegerField()
+    """The best that was granted until then."""
     included_until = peewee.IntegerField()
+    lapsing_nanousd = peewee.IntegerField()
+    """Of what is left, what is of an earlier period."""
 
     class Meta:
         table_name = "billing_purse"

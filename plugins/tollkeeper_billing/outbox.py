@@ -18,6 +18,9 @@ SETTLED = 3600
 """Seconds after the last try until Stripe has counted what arrived."""
 OLDEST = 34 * DAY
 """Stripe takes no event that is older than 35 days."""
+ASKED = 1_000
+MOST_ASKED = ASKED + 24
+"""Tries from `ASKED` on are questions, of which so many may be answered by what fits nothing."""
 LEASE_SECONDS = 120
 PAUSES = (10, 30, 60, 300, 600, 1800)
 """Seconds between tries, the last for all that follow."""
@@ -135,18 +138,20 @@ def note_absent(database: Any, event: Pending) -> None:  # noqa: ANN401
     ).execute(database)
 
 
-def note_unclear(database: Any, event: Pending, error: str, now: int) -> None:  # noqa: ANN401
-    """Stripe's count fits neither: ask again later."""
-    MeterEvent.update(error=error, next_try=now + SETTLED).where(MeterEvent.id == event.id).execute(
-        database
-    )
-
-
-def give_up(database: Any, event: Pending) -> None:  # noqa: ANN401
-    """It is too old for Stripe."""
-    MeterEvent.update(state="dead", error="older than Stripe takes").where(
+def note_unclear(database: Any, event: Pending, error: str, now: int) -> bool:  # noqa: ANN401
+    """Stripe's count fits neither: ask again later. False once it was asked often enough."""
+    if event.tries >= MOST_ASKED:
+        give_up(database, event, error)
+        return False
+    MeterEvent.update(error=error, tries=max(event.tries, ASKED) + 1, next_try=now + SETTLED).where(
         MeterEvent.id == event.id
     ).execute(database)
+    return True
+
+
+def give_up(database: Any, event: Pending, error: str) -> None:  # noqa: ANN401
+    """It cannot be billed any more, or nobody knows whether it is; those behind it go on."""
+    MeterEvent.update(state="dead", error=error).where(MeterEvent.id == event.id).execute(database)
 
 
 def sent_units(database: Any, event: Pending) -> int:  # noqa: ANN401

@@ -107,6 +107,11 @@ class Processor:
             found = await self._v1.checkout.sessions.retrieve_async(session)
             return {**found.to_dict(), "id": str(found.id)}
 
+    async def expire_session(self, session: str) -> None:
+        """See to it that a session is not paid any more; one that is over already is fine."""
+        with contextlib.suppress(Declined), _judged():
+            await self._v1.checkout.sessions.expire_async(session)
+
     async def open_portal(self, customer: str) -> str:
         """Address of a page on which a customer sees and changes what they have."""
         params: Any = {"customer": customer, "return_url": self._settings.success_url}
@@ -116,7 +121,7 @@ class Processor:
 
     async def subscriptions(self, customer: str) -> list[Subscription]:
         """All of a customer's that are not over, as they are now."""
-        params: Any = {"customer": customer, "limit": PAGE}
+        params: Any = {"customer": customer, "limit": PAGE, "expand": ["data.latest_invoice"]}
         with _judged():
             page = await self._v1.subscriptions.list_async(params)
             return [read_subscription(each.to_dict()) for each in page.data]
@@ -124,7 +129,9 @@ class Processor:
     async def pay(self, bought: Bought) -> dict[str, Any]:
         """Pay a checkout with the card that the customer left: the payment intent as it is then."""
         with _judged():
-            cards = await self._v1.customers.payment_methods.list_async(bought.customer)
+            cards = await self._v1.customers.payment_methods.list_async(
+                bought.customer, {"type": "card"}
+            )
             if not cards.data:
                 raise Declined("the customer has no card", "no_card")
             params = payment_of(bought, cards.data[0].id)
@@ -233,12 +240,14 @@ def _words(error: "stripe.StripeError") -> str:
 
 
 async def all_of(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Some at once; the first failure is raised once all are done."""
+    """Some at once; the first failure is raised, and where nobody answers no more are asked."""
     failures: list[Exception] = []
     limit = trio.CapacityLimiter(AT_ONCE)
 
     async def one(item: T) -> None:
         async with limit:
+            if any(map(_is_down, failures)):
+                return
             try:
                 await work(item)
             except (Declined, Unreachable) as error:
@@ -249,3 +258,9 @@ async def all_of(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> No
             nursery.start_soon(one, item)
     if failures:
         raise failures[0]
+
+
+def _is_down(failure: Exception) -> bool:
+    if isinstance(failure, Declined):
+        return failure.code == "unreachable"
+    return isinstance(failure, Unreachable) and not failure.answered

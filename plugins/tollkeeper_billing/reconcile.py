@@ -50,7 +50,7 @@ async def compare_days(
 ) -> list[Day]:
     """Every organization and day on which something was charged, newest day last.
 
-    What is not drawn yet of today, and cents on their way, are no mistake.
+    What is not drawn yet of today or yesterday, and cents on their way, are no mistake.
     """
     since = await database.read(draws.since)
     found: list[Day] = []
@@ -65,7 +65,9 @@ async def compare_days(
         for org in sorted({*charged, *drawn, *sent}):
             cents = await _counted(stripe, sent.get(org, {}), day)
             sums = (charged.get(org, 0), drawn.get(org, 0))
-            found.append(_judge((org, day), sums, sent.get(org, {}), cents, late=day == today))
+            found.append(
+                _judge((org, day), sums, sent.get(org, {}), cents, late=day >= today - DAY)
+            )
     return found
 
 

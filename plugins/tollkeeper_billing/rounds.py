@@ -4,12 +4,13 @@ Each step stands alone: while Stripe is down the others go on, and what it misse
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from tollkeeper import Notice
 from tollkeeper.amounts import nanousd
 from tollkeeper.ledger import UsageQuery, UsageSource
-from tollkeeper_billing import customers, draws, inbox, outbox
+from tollkeeper_billing import allowances, customers, draws, inbox, outbox
 from tollkeeper_billing.processor import Declined, Processor, Unreachable, all_of
 from tollkeeper_billing.sending import Sender
 from tollkeeper_billing.settings import BillingSettings
@@ -19,6 +20,8 @@ from tollkeeper_billing.topups import Topups
 log = logging.getLogger("tollkeeper.billing")
 
 DAY = draws.DAY
+AT_ONCE = 200
+"""Organizations in one transaction, between which calls get theirs."""
 
 
 class Rounds:
@@ -38,21 +41,38 @@ class Rounds:
         self._stripe = processor
         self._topups = Topups(settings, till, processor, tell)
         self._sender = Sender(till, processor, tell)
-        self._plans = {plan.stripe_price: name for name, plan in settings.plans.items()}
+        self._tell = tell
+        self._plans = {
+            price: name
+            for name, plan in settings.plans.items()
+            for price in (plan.stripe_price, *plan.former_prices)
+        }
+        self._granted: set[allowances.Due] = set()
+        """What need not be looked at again."""
         self._failing: set[str] = set()
 
     async def make(self) -> None:
         """Once around. What fails is logged, and tried again with the next."""
         async with self._till.turn:
             await self._attempt("charges", self.draw)
-            now, holder = self._till.now, self._till.holder
-            if not await self._till.write(outbox.take_lease, holder, now):
-                return
-            await self._attempt("subscriptions", self.look_up)
-            await self._attempt("allowances", self.grant)
-            await self._attempt("top-ups", self._topups.make)
-            await self._attempt("usage", self._sender.send)
-            await self._till.write(inbox.delete_old, now)
+            for name, step in (
+                ("subscriptions", self.look_up),
+                ("allowances", self.grant),
+                ("top-ups", self._topups.make),
+                ("usage", self._sender.send),
+                ("old events", self.forget),
+            ):
+                await self._attempt(name, partial(self._leased, step))
+
+    async def _leased(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Do what one process may do at a time, if it is this one's turn."""
+        till = self._till
+        if await till.write(outbox.take_lease, till.holder, till.now):
+            await step()
+
+    async def forget(self) -> None:
+        """Forget events that cannot come again."""
+        await self._till.write(inbox.delete_old, self._till.now)
 
     async def _attempt(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Log the first of a row of failures, and its end."""
@@ -71,15 +91,19 @@ class Rounds:
 
     async def draw(self) -> None:
         """Draw what was charged since the last time from allowances, credit and meters."""
-        now, since = self._till.now, await self._till.write(draws.begin, self._till.now)
+        now, since = self._till.now, await self._till.read(draws.since)
+        if since is None:
+            return
         day = await self._till.read(draws.first_day, since, now)
         while day <= now:
             span = UsageQuery(by="org", since=max(day, since), until=day + DAY)
-            sums = await self._usage.usage(span)
-            charged = {each.key: each.charge for each in sums}
-            await self._till.change(
-                draws.draw, day, charged, self._terms_of, now, touched=lambda orgs: orgs
-            )
+            charged = {each.key: each.charge for each in await self._usage.usage(span)}
+            new = await self._till.read(draws.undrawn, day, charged)
+            for at in range(0, len(new), AT_ONCE):
+                some = new[at : at + AT_ONCE]
+                await self._till.change(
+                    draws.draw, day, some, self._terms_of, now, touched=lambda orgs: orgs
+                )
             day += DAY
 
     def _terms_of(self, org: str) -> draws.Terms:
@@ -88,7 +112,8 @@ class Rounds:
         standing = self._till.standing(org)
         if standing is None:
             return draws.Terms()
-        return draws.Terms(standing.customer or "", meter_of(standing, self._settings))
+        meter = meter_of(standing, self._settings)
+        return draws.Terms(standing.customer or "", meter, begin=standing.period_start)
 
     async def look_up(self) -> None:
         """Ask Stripe for the subscriptions that an event told of, or whose period is over."""
@@ -96,36 +121,71 @@ class Rounds:
         try:
             await all_of(wanted, self._look_up_one)
         finally:
-            self._till.apply(self._settings)
+            self._till.apply()
 
     async def _look_up_one(self, standing: customers.Standing) -> None:
-        found = await self._stripe.subscriptions(standing.customer or "")
+        try:
+            found = await self._stripe.subscriptions(standing.customer or "")
+        except Declined as declined:
+            if declined.code != "resource_missing":
+                raise
+            found = []  # the customer was deleted there
         best = customers.choose(found, self._plans)
         after = await self._till.write(customers.note_subscription, standing, best, self._plans)
-        if best is not None and not after.plan:
-            log.error("%s subscribed to prices of no plan: %s", standing.org, best.prices)
         self._till.note(after)
+        if (odd := self._odd_in(after, found)) is not None:
+            message = f"{standing.org} {odd}"
+            log.error("%s", message)
+            self._tell(Notice("odd_subscription", message, org=standing.org))
+
+    def _odd_in(
+        self, standing: customers.Standing, found: Sequence[customers.Subscription]
+    ) -> str | None:
+        """What the operator should look at."""
+        living = [each.id for each in found if each.status in customers.LIVING]
+        if len(living) > 1:
+            return f"pays for several subscriptions: {', '.join(living)}"
+        plan = self._settings.plans.get(standing.plan)
+        if living and plan is None:
+            return f"subscribed to prices of no plan: {standing.prices}"
+        if living and plan and plan.meter_price and plan.meter_price not in standing.prices.split():
+            return f"has the plan {standing.plan} without its meter_price: no usage is metered"
+        return None
 
     async def grant(self) -> None:
-        """Take back what is left of allowances that are over, and give those of new periods."""
+        """Take back what is left of allowances that are over, and give those that are paid."""
         now = self._till.now
-        for org, amount in (await self._till.read(draws.lapsing, now)).items():
+        due = [each for each in map(self._due_of, self._till.standings()) if each is not None]
+        new = [each for each in due if each not in self._granted]
+        for at in range(0, len(new), AT_ONCE):
+            some = new[at : at + AT_ONCE]
+            await self._till.change(allowances.grant_all, some, now, touched=lambda orgs: orgs)
+        self._granted = set(due)
+        # What is left of the window before lapses now; calls under way may hold some of it.
+        for org, amount in (await self._till.read(allowances.lapsing, self._is_good, now)).items():
             await self._lapse(org, amount)
-        due = []
-        for standing in self._till.standings():
-            plan = self._settings.plans.get(standing.plan)
-            if plan and standing.status in customers.GOOD and standing.period_end > now:
-                period = (standing.subscription, standing.period_start, standing.period_end)
-                due.append((standing.org, period, nanousd(plan.included)))
-        if due:
-            await self._till.change(draws.grant_allowances, due, now, touched=lambda orgs: orgs)
+
+    def _is_good(self, org: str) -> bool:
+        standing = self._till.standing(org)
+        return standing is not None and standing.status in customers.GOOD
+
+    def _due_of(self, standing: customers.Standing) -> allowances.Due | None:
+        """What the plan of an organization includes, where its period is paid and not over."""
+        plan = self._settings.plans.get(standing.plan)
+        is_paid = standing.is_paid and standing.status in customers.GOOD
+        if plan is None or not is_paid or standing.period_end <= self._till.now:
+            return None
+        period = (standing.period_start, standing.period_end)
+        return standing.org, period, nanousd(plan.included)
 
     async def _lapse(self, org: str, amount: int) -> None:
         """Not what calls under way hold: that lapses once they are over."""
         balances = self._till.balances
         free = balances.set_aside(org, amount) if balances else amount
         try:
-            await self._till.change(draws.lapse, org, free, self._till.now, touched=lambda _: [org])
+            await self._till.change(
+                allowances.lapse, org, free, self._till.now, touched=lambda _: [org]
+            )
         finally:
             if balances:
                 balances.release(org, free)

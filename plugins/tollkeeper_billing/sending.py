@@ -33,8 +33,9 @@ class Sender:
         elif step == "ask":
             await self._ask(event)
         elif step == "give up":
-            await self._till.write(outbox.give_up, event)
-            self._complain(event, "it is older than Stripe takes")
+            why = "it is older than Stripe takes"
+            await self._till.write(outbox.give_up, event, why)
+            self._complain(event, why)
 
     async def _try(self, event: outbox.Pending) -> None:
         if not await self._till.write(outbox.note_try, event, self._till.now):
@@ -59,8 +60,9 @@ class Sender:
             await self._till.write(outbox.note_absent, event)
         else:
             why = f"Stripe counted {counted} cents where {known} are known"
-            await self._till.write(outbox.note_unclear, event, why, self._till.now)
-            self._complain(event, why)
+            goes_on = await self._till.write(outbox.note_unclear, event, why, self._till.now)
+            if not goes_on:
+                self._complain(event, why)
 
     def _complain(self, event: outbox.Pending, why: str) -> None:
         amount = dollars(event.units * CENT)

@@ -80,6 +80,8 @@ class PlanSettings(Table):
 
     stripe_price: str = Field(min_length=1, max_length=200)
     """Id of the recurring price at Stripe, `price_...`."""
+    former_prices: tuple[str, ...] = Field(default=(), strict=False)
+    """Ids of recurring prices at Stripe that it had before, for those who still pay them."""
     rpm: int | None = Field(default=None, ge=1, le=1_000_000)
     """Requests per minute of all keys of an organization together; needs the plugin limits."""
     included: Annotated[Money, Field(le=1_000_000_000)] = Decimal(0)
@@ -128,6 +130,9 @@ class BillingSettings(PluginSettings):
     )
     """Subscriptions that can be bought, by name: `stripe_price`, and as wanted `rpm`, `included`,
     `meter` and `meter_price`."""
+    rpm: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests per minute of all keys of an organization that has no plan; needs the plugin
+    limits."""
     exempt: tuple[str, ...] = Field(default=("default",), strict=False)
     """Ids of organizations that need no balance. `default` has the keys that were made on the
     command line without `--org`."""
@@ -143,9 +148,10 @@ class BillingSettings(PluginSettings):
 
     @model_validator(mode="after")
     def _check_plans(self) -> "BillingSettings":
-        prices = [plan.stripe_price for plan in self.plans.values()]
+        plans = self.plans.values()
+        prices = [price for plan in plans for price in (plan.stripe_price, *plan.former_prices)]
         if len(set(prices)) < len(prices):
-            raise ValueError("two plans have the same stripe_price")
+            raise ValueError("two plans have a price in common")
         for name, plan in self.plans.items():
             if plan.meter_price and not plan.meter:
                 raise ValueError(f"plan {name} has a meter_price and no meter that it bills")

@@ -33,6 +33,8 @@ def session_of(
         return params | {"line_items": items}
     product = {"name": f"Credit: {bought.name}"}
     price_data = {"currency": CURRENCY, "unit_amount": bought.cents, "product_data": product}
+    # Paid in another currency it would not be what was offered.
+    params["adaptive_pricing"] = {"enabled": False}
     params |= {"mode": "payment", "line_items": [{"price_data": price_data, "quantity": 1}]}
     if settings.auto_topup:
         params["payment_intent_data"] = {"setup_future_usage": "off_session"}
@@ -45,6 +47,7 @@ def read_subscription(told: Mapping[str, Any]) -> Subscription:
     """Older API versions have the period at the whole, and call a price a plan."""
     items = told["items"]["data"]
     first = items[0] if items else {}
+    invoice = told.get("latest_invoice")
     return Subscription(
         id=told["id"],
         status=told["status"],
@@ -52,6 +55,7 @@ def read_subscription(told: Mapping[str, Any]) -> Subscription:
         period_start=int(first.get("current_period_start") or told.get("current_period_start", 0)),
         period_end=int(first.get("current_period_end") or told.get("current_period_end", 0)),
         created=int(told["created"]),
+        is_paid=isinstance(invoice, dict) and invoice.get("status") == "paid",
     )
 
 

@@ -29,7 +29,7 @@ class Till:
         """Who this process is, where only one may send."""
         self.turn = trio.Lock()
         """Of whoever does the rounds."""
-        self._balances: list[Balances] = []
+        self._balances: dict[Balances, BillingSettings] = {}
         self._used: list[Balances] = []
         self._standings: dict[str, Standing] = {}
         self._notes = 0
@@ -47,9 +47,9 @@ class Till:
         """Those that calls are reserved on, None while there are none."""
         return self._used[-1] if self._used else None
 
-    def open(self, balances: Balances) -> None:
-        """Keep these up to date too, from now on."""
-        self._balances.append(balances)
+    def open(self, balances: Balances, settings: BillingSettings) -> None:
+        """Keep these up to date too, from now on, by these settings."""
+        self._balances[balances] = settings
 
     def use(self, balances: Balances) -> None:
         """Calls are reserved on these from now on."""
@@ -57,7 +57,7 @@ class Till:
 
     def close(self, balances: Balances) -> None:
         """No more."""
-        self._balances.remove(balances)
+        del self._balances[balances]
         if balances in self._used:
             self._used.remove(balances)
 
@@ -116,17 +116,20 @@ class Till:
         """All of them."""
         return tuple(self._standings.values())
 
-    def apply(self, settings: BillingSettings) -> None:
-        """Have plans and alarms in force as they stand."""
-        postpaid = {each.org for each in self._standings.values() if meter_of(each, settings)}
-        alarms = {
-            each.org: each.topup_below
-            for each in self._standings.values()
-            if each.topup_pack in settings.packs and not each.topup_error and settings.auto_topup
-        }
-        for balances in self._balances:
-            balances.grant_postpaid(postpaid)
-            balances.set_alarms(alarms)
+    def apply(self) -> None:
+        """Have plans and alarms in force as they stand, each by its own settings."""
+        everybody = self._standings.values()
+        for balances, settings in self._balances.items():
+            balances.grant_postpaid({each.org for each in everybody if meter_of(each, settings)})
+            balances.set_alarms(
+                {
+                    each.org: each.topup_below
+                    for each in everybody
+                    if settings.auto_topup
+                    and each.topup_pack in settings.packs
+                    and not each.topup_error
+                }
+            )
 
     def wake(self) -> None:
         """Have the rounds done soon."""
@@ -141,16 +144,20 @@ class Till:
 
 
 def meter_of(standing: Standing, settings: BillingSettings) -> str:
-    """The meter that bills what an organization uses beyond its balance; empty for none."""
+    """The meter that bills what an organization uses beyond its balance; empty for none.
+
+    Only where the subscription has the price that bills it: plans can be changed without.
+    """
     plan = settings.plans.get(standing.plan)
     if plan is None or standing.status not in GOOD or not standing.customer:
         return ""
-    return plan.meter
+    is_billed = not plan.meter_price or plan.meter_price in standing.prices.split()
+    return plan.meter if is_billed else ""
 
 
 def rpm_of(standing: Standing | None, settings: BillingSettings) -> int | None:
-    """Requests per minute that the plan of an organization grants; None for no bound."""
+    """Requests per minute that an organization is granted, by its plan or without one."""
     if standing is None or standing.status not in LIVING:
-        return None
+        return settings.rpm
     plan = settings.plans.get(standing.plan)
-    return None if plan is None else plan.rpm
+    return settings.rpm if plan is None else plan.rpm

@@ -79,7 +79,9 @@ class Topups:
         return await self._till.write(_begin, whose, offer, now)
 
     async def _pay(self, bought: purchases.Bought) -> None:
-        if self._till.now - bought.created_at > TRIES:
+        standing = self._till.standing(bought.org)
+        is_wanted = standing is not None and standing.topup_pack
+        if not is_wanted or self._till.now - bought.created_at > TRIES:
             await self._look_for(bought)
             return
         try:
@@ -125,7 +127,7 @@ class Topups:
     async def _stop_topups(self, org: str, error: str) -> None:
         await self._till.write(customers.note_topup_error, org, error)
         await self._till.reload()
-        self._till.apply(self._settings)
+        self._till.apply()
         message = f"a pack could not be bought for {org} ({error}); no more are until they say so"
         log.warning("%s", message)
         self._tell(Notice("topup_failed", message, org=org))

@@ -196,7 +196,7 @@ class Desk:
         self.customer = str(stripe.add("customer", "cus", {"metadata": {}})["id"])
         self.charged: dict[int, int] = {}
         with database.transaction() as db:
-            draws.begin(db, NOW)
+            draws.begin(db, NOW, livemode=False)
 
     async def reconcile(self, *args: str) -> Result:
         def typed() -> Result:
@@ -213,7 +213,7 @@ class Desk:
         self.charged[NOW] = cents
         terms = Terms(self.customer, meter)
         with self.database.transaction() as db:
-            draws.draw(db, NOW, {"acme": cents * CENT}, lambda _: terms, NOW)
+            draws.draw(db, NOW, [("acme", cents * CENT)], lambda _: terms, NOW)
             MeterEvent.update(state="sent").execute(db)
         event = {"event_name": meter, "customer": self.customer, "timestamp": NOW, "value": cents}
         self.stripe.meter_events.append(event)
@@ -430,7 +430,7 @@ def test_on_the_command_line_it_is_a_command_of_its_own(tmp_path: Path) -> None:
     database = make_database("sqlite:///tollkeeper.db", tmp_path)
     customer = ("default", "cus_1")
     with database.transaction() as db:
-        draws.begin(db, NOW)
+        draws.begin(db, NOW, livemode=False)
         name = purchases.open_checkout(db, customer, Offer("pack", "small", 1000, 1), "u", NOW)
         purchases.note_session(db, name, "cs_1")
     database.close()

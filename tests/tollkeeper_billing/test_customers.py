@@ -121,8 +121,8 @@ def test_stripe_is_asked_again_when_the_period_of_a_living_plan_is_over(
     database: Database, status: str, asked: bool
 ) -> None:
     noted(database, joined(database), subscription(status=status))
-    assert changed(database, NOW + 100) == []
-    assert changed(database, NOW + 101) == (["acme"] if asked else [])
+    assert changed(database, NOW + 99) == []
+    assert changed(database, NOW + 100) == (["acme"] if asked else [])
 
 
 @pytest.mark.parametrize(

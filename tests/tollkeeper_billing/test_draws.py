@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollkeeper import PluginError
 from tollkeeper.storage import Database, make_database
-from tollkeeper_billing import draws
+from tollkeeper_billing import allowances, draws
 from tollkeeper_billing.draws import DAY, Terms
 from tollkeeper_billing.models import Draw, MeterEvent
 from tollkeeper_billing.purchases import add_credit, read_funds
+from tollkeeper_billing.purses import read_purse
 from tollkeeper_billing.settings import CENT
 
 NOW = 1_795_564_800 + 10 * 3600
 TODAY = 1_795_564_800
 PREPAID = Terms()
 METERED = Terms("cus_1", "usd_cents")
-PERIOD = ("sub_1", TODAY - 5 * DAY, TODAY + 25 * DAY)
+PERIOD = (TODAY - 5 * DAY, TODAY + 25 * DAY)
 
 
 @pytest.fixture
@@ -36,12 +38,12 @@ def buy(db: Any, amount: int, source: str = "co_1") -> None:
 
 
 def draw(db: Any, charged: int, terms: Terms = PREPAID, day: int = TODAY) -> bool:
-    return draws.draw(db, day, {"acme": charged}, lambda _: terms, NOW) == {"acme"}
+    return draws.draw(db, day, [("acme", charged)], lambda _: terms, NOW) == {"acme"}
 
 
 def left(db: Any) -> int:
     (funds,) = read_funds(db)
-    return funds.credits + funds.beyond - draws.read_purse(db, "acme").charged
+    return funds.credits + funds.beyond - read_purse(db, "acme").charged
 
 
 def events(db: Any) -> list[tuple[Any, ...]]:
@@ -62,14 +64,14 @@ def test_what_is_looked_at_again_is_not_drawn_again(database: Database) -> None:
 def test_an_allowance_goes_first_then_credit_then_the_meter(database: Database) -> None:
     with database.transaction() as db:
         buy(db, 5 * CENT)
-        assert draws.grant_allowance(db, "acme", PERIOD, 3 * CENT, NOW)
+        assert allowances.grant(db, ("acme", PERIOD, 3 * CENT), NOW)
         draw(db, 2 * CENT, METERED)
-        assert (draws.read_purse(db, "acme").included, left(db)) == (CENT, 6 * CENT)
+        assert (read_purse(db, "acme").included, left(db)) == (CENT, 6 * CENT)
         draw(db, 8 * CENT, METERED)
-        purse = draws.read_purse(db, "acme")
+        purse = read_purse(db, "acme")
         assert (purse.included, purse.metered, left(db)) == (0, 0, 0)
         draw(db, 10 * CENT + 5, METERED)
-        assert draws.read_purse(db, "acme").metered == 2 * CENT + 5
+        assert read_purse(db, "acme").metered == 2 * CENT + 5
         assert left(db) == 0
         assert events(db) == [(2, f"acme-{TODAY}-0-2", NOW)]
 
@@ -80,7 +82,7 @@ def test_what_is_less_than_a_cent_goes_into_the_next_event(database: Database) -
             draw(db, tenths * CENT // 10, METERED)
             MeterEvent.update(tries=1).execute(db)
         assert [units for units, _, _ in events(db)] == [1, 1]
-        purse = draws.read_purse(db, "acme")
+        purse = read_purse(db, "acme")
         assert (purse.units, purse.metered) == (2, 25 * CENT // 10)
 
 
@@ -91,7 +93,7 @@ def test_what_was_never_tried_takes_along_what_comes_after_it(database: Database
         assert events(db) == [(5, f"acme-{TODAY}-0-5", NOW)]
         for state in ({"state": "unsure", "tries": 1}, {"state": "dead", "tries": 0}):
             MeterEvent.update(state).execute(db)
-            draw(db, draws.read_purse(db, "acme").charged + CENT, METERED)
+            draw(db, read_purse(db, "acme").charged + CENT, METERED)
         assert [units for units, _, _ in events(db)] == [5, 1, 1]
 
 
@@ -103,16 +105,39 @@ def test_without_a_meter_what_credit_does_not_pay_for_is_a_debt(database: Databa
         buy(db, 20, "co_2")
         draw(db, 30, METERED)
         assert left(db) == 0
-        assert draws.read_purse(db, "acme").metered == 0
+        assert read_purse(db, "acme").metered == 0
 
 
-def test_a_debt_is_not_billed_by_a_meter_that_comes_later(database: Database) -> None:
+def test_a_debt_is_billed_by_a_meter_that_comes_later(database: Database) -> None:
     with database.transaction() as db:
         buy(db, 10)
         draw(db, 25)
-        draw(db, 40, METERED)
-        assert draws.read_purse(db, "acme").metered == 15
         assert left(db) == -15
+        draw(db, 40, METERED)
+        assert read_purse(db, "acme").metered == 30
+        assert left(db) == 0
+
+
+def test_usage_of_a_period_that_was_billed_is_told_as_of_the_next(database: Database) -> None:
+    with database.transaction() as db:
+        draw(db, 2 * CENT, Terms("cus_1", "usd_cents", begin=TODAY + 60), TODAY - DAY)
+        assert [at for _, _, at in events(db)] == [TODAY + 60]
+
+
+def test_only_what_is_new_is_to_be_drawn(database: Database) -> None:
+    with database.transaction() as db:
+        draw(db, 5)
+        charged = {"acme": 5, "other": 1}
+        assert draws.undrawn(db, TODAY, charged) == [("other", 1)]
+        assert draws.undrawn(db, TODAY - DAY, {"acme": 1}) == [("acme", 1)]
+
+
+def test_one_database_is_of_one_mode_of_stripe(database: Database) -> None:
+    with database.transaction() as db:
+        draws.begin(db, NOW, livemode=False)
+        draws.begin(db, NOW, livemode=False)
+        with pytest.raises(PluginError, match=r"test mode.*live mode.*another database"):
+            draws.begin(db, NOW, livemode=True)
 
 
 def test_whoever_is_exempt_is_drawn_from_nothing(database: Database) -> None:
@@ -135,43 +160,11 @@ def test_a_late_charge_counts_on_the_day_in_which_its_call_began(database: Datab
         assert days == {TODAY - DAY: 4 * CENT, TODAY: 2 * CENT}
 
 
-def test_an_allowance_is_granted_once_in_a_period_and_a_better_plan_adds_to_it(
-    database: Database,
-) -> None:
-    with database.transaction() as db:
-        assert draws.grant_allowance(db, "acme", PERIOD, 20, NOW)
-        assert not draws.grant_allowance(db, "acme", PERIOD, 20, NOW)
-        assert draws.grant_allowance(db, "acme", PERIOD, 50, NOW)
-        assert not draws.grant_allowance(db, "acme", PERIOD, 20, NOW)
-        assert not draws.grant_allowance(db, "acme", PERIOD, 50, NOW)
-        assert left(db) == 50
-        begin = int(f"{PERIOD[1]}0")  # one that only begins like it
-        assert draws.grant_allowance(db, "acme", ("sub_1", begin, begin + DAY), 7, NOW)
-        assert left(db) == 57
-
-
-def test_what_is_left_of_an_allowance_lapses_with_its_period_and_credit_does_not(
-    database: Database,
-) -> None:
-    with database.transaction() as db:
-        buy(db, 100)
-        draws.grant_allowance(db, "acme", PERIOD, 20, NOW)
-        draw(db, 5)
-        assert draws.lapsing(db, PERIOD[2] - 1) == {}
-        assert draws.lapsing(db, PERIOD[2]) == {"acme": 15}
-        draws.lapse(db, "acme", 10, PERIOD[2])
-        assert draws.lapsing(db, PERIOD[2]) == {"acme": 5}
-        draws.lapse(db, "acme", 500, PERIOD[2])
-        draws.lapse(db, "acme", 500, PERIOD[2])
-        assert draws.lapsing(db, PERIOD[2]) == {}
-        assert left(db) == 100
-
-
 def test_nobody_owes_for_the_part_of_the_hour_before_billing_began(database: Database) -> None:
     with database.transaction() as db:
         assert draws.since(db) is None
-        assert draws.begin(db, NOW + 1800) == NOW
-        assert draws.begin(db, NOW + 99_999) == NOW
+        assert draws.begin(db, NOW + 1800, livemode=False) == NOW
+        assert draws.begin(db, NOW + 99_999, livemode=False) == NOW
         draws.write_off(db, {"acme": 42}, NOW)
         draws.write_off(db, {"acme": 43, "other": 1}, NOW)
         draw(db, 42)
@@ -214,17 +207,19 @@ def test_every_nano_dollar_is_drawn_from_one_place(steps: list[tuple[str, int]])
                 charged += amount
                 draw(db, charged, METERED)
             elif what == "grant":
-                draws.grant_allowance(db, "acme", (f"sub_{at}", 0, 1), amount, NOW)
-                granted += amount
+                period = (NOW - DAY, NOW + (at + 1) * DAY)
+                before = read_purse(db, "acme").included
+                allowances.grant(db, ("acme", period, amount), NOW)
+                granted += read_purse(db, "acme").included - before
             else:
-                before = draws.read_purse(db, "acme").included
-                draws.lapse(db, "acme", amount, NOW)
+                before = read_purse(db, "acme").included
+                allowances.lapse(db, "acme", amount, NOW)
                 lapsed += min(before, amount)
-            purse = draws.read_purse(db, "acme")
+            purse = read_purse(db, "acme")
             assert purse.charged == charged
             assert purse.included >= 0
             funds = credits + granted - lapsed + purse.metered - charged
-            assert funds >= purse.included
+            assert funds >= purse.included >= purse.lapsing >= 0
             assert draws.credits_of(db, "acme") == credits + granted - lapsed
             assert sum(units for units, _, _ in events(db)) == purse.metered // CENT
             identifiers = [name for _, name, _ in events(db)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from harness import http_reply, raw_upstream, replying
 from processes import free_port
 from pydantic import ValidationError
@@ -512,7 +513,7 @@ async def test_of_several_all_are_tried_and_the_first_failure_is_told(
         await trio.sleep(1 + item % 3)
         ended.append(item)
         if item in (6, 9):
-            raise Unreachable(str(item))
+            raise Unreachable(str(item), answered=True)
 
     with pytest.raises(Unreachable) as failed:
         await all_of(range(20), work)
@@ -520,6 +521,20 @@ async def test_of_several_all_are_tried_and_the_first_failure_is_told(
     assert sorted(ended) == list(range(20))
     assert most == AT_ONCE
     await all_of([], work)
+
+
+@pytest.mark.parametrize("failure", [Unreachable("silent"), Declined("gone", "unreachable")])
+async def test_where_nobody_answers_the_others_are_not_asked(failure: Exception) -> None:
+    begun: list[int] = []
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        await trio.lowlevel.checkpoint()
+        raise failure
+
+    with pytest.raises(type(failure)):
+        await all_of(range(100), work)
+    assert len(begun) == AT_ONCE
 
 
 def test_a_signature_is_of_its_body_and_secret_and_of_any_age() -> None:

@@ -115,12 +115,12 @@ async def test_days_are_told_apart_and_the_newest_comes_last() -> None:
         assert await compared(house, days=1) == [second]
 
 
-async def test_what_is_not_drawn_yet_is_no_mistake_today_and_one_tomorrow() -> None:
+async def test_what_is_not_drawn_yet_is_no_mistake_for_a_day_and_then_one() -> None:
     async with metered() as house:
         await spend(house, 7)
         (day,) = await compared(house)
         assert (day.ledger, day.drawn, day.ok) == ("1.57", "1.50", True)
-        await house.jump(DAY)
+        await house.jump(2 * DAY)
         (day,) = await compared(house)
         assert not day.ok
         await house.round()
@@ -135,14 +135,14 @@ async def test_what_was_charged_and_never_drawn_at_all_is_shown_too() -> None:
         await spend(house, 30)
         (day,) = await compared(house)
         assert (day.ledger, day.drawn, day.ok) == ("0.30", "0.00", True)
-        await house.jump(DAY)
+        await house.jump(2 * DAY)
         (day,) = await compared(house)
         assert (day.ledger, day.drawn, day.ok) == ("0.30", "0.00", False)
 
 
 async def test_books_that_say_another_sum_than_the_ledger_do_not_agree() -> None:
     async with metered() as house:
-        await house.jump(DAY)
+        await house.jump(2 * DAY)
         for off, agrees in ((-1, False), (2, False), (-1, True)):
             await change(house, Draw.update(charged_nanousd=Draw.charged_nanousd + off))
             (day,) = await compared(house)

@@ -1,8 +1,12 @@
 """The rounds: plans as Stripe has them, their allowances, and what goes beyond."""
 
 import pytest
-from shop import BILLING, Shop, shop
+import trio
+from shop import BILLING, TOML, Shop, shop
 
+from tollkeeper import PluginError
+from tollkeeper.storage import StorageError
+from tollkeeper.testing.stripe import Refusal
 from tollkeeper_billing.draws import DAY
 from tollkeeper_billing.models import Credit
 from tollkeeper_billing.outbox import take_lease
@@ -221,4 +225,156 @@ async def test_every_change_of_a_balance_has_its_row() -> None:
         with database.reading() as db:
             rows = Credit.select(Credit.kind, Credit.amount_nanousd).order_by(Credit.id)
             kinds = [(kind, amount // 10**9) for kind, amount in rows.tuples().execute(db)]
-        assert kinds == [("included", 20), ("lapse", -20), ("included", 20)]
+        assert kinds == [("included", 20), ("included", 20), ("lapse", -20)]
+
+
+async def test_an_allowance_comes_when_the_period_is_paid_and_the_old_one_stays_till_then() -> None:
+    async with shop() as house:
+        subscription = await subscribe(house)
+        key = await house.key()
+        await house.chat(key, tokens=500, most=500)
+        await house.written()
+        await house.jump(MONTH)
+        for price in house.stripe.find("subscription", subscription)["items"]["data"]:
+            price["current_period_start"] += MONTH
+            price["current_period_end"] += MONTH
+        invoice = house.stripe.find("subscription", subscription)["latest_invoice"]
+        house.stripe.find("invoice", invoice)["status"] = "draft"
+        await house.round()
+        assert (await house.status())["balance"] == "15.00"
+        await house.jump(3600)
+        house.stripe.find("invoice", invoice)["status"] = "paid"
+        house.stripe.record("invoice.paid", house.stripe.find("invoice", invoice))
+        await house.deliver()
+        assert (await house.status())["balance"] == "20.00"
+
+
+async def test_while_stripe_is_down_at_a_renewal_the_allowance_stays() -> None:
+    async with shop() as house:
+        await subscribe(house)
+        house.stripe.fault = lambda _method, _path: "drop_before"
+        await house.jump(MONTH + 3600)
+        await house.round()
+        assert (await house.status())["balance"] == "20.00"
+        assert (await house.chat(await house.key())).status == 200
+
+
+async def test_a_metered_plan_without_the_price_that_bills_it_is_not_metered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with shop() as house:
+        subscription = await subscribe(house)
+        house.stripe.change_price(subscription, "price_base")
+        await house.deliver()
+        assert (await house.status())["plan"] == "usage"
+        key = await house.key()
+        assert (await house.chat(key, tokens=2000, most=2000)).status == 200
+        assert (await house.chat(key)).status == 429
+    assert "without its meter_price" in caplog.text
+
+
+async def test_a_plan_that_is_ended_at_once_ends_its_allowance_and_begins_no_new_one() -> None:
+    async with shop() as house:
+        for balance in ("20.00", "0.00"):
+            subscription = await subscribe(house)
+            assert (await house.status())["balance"] == balance
+            house.stripe.cancel(subscription)
+            await house.deliver()
+            assert (await house.status())["balance"] == "0.00"
+
+
+async def test_two_subscriptions_are_told_to_the_operator(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with shop() as house:
+        first = await house.done("POST", f"{BILLING}/checkout", {"plan": "pro"})
+        second = await house.done("POST", f"{BILLING}/checkout", {"plan": "usage"})
+        with pytest.raises(Refusal):
+            house.stripe.pay(first["id"])  # it was closed for the second
+        house.stripe.pay(second["id"])
+        await house.deliver()
+        order = house.stripe.find("subscription", house.stripe.every("subscription")[0]["id"])
+        again = {**order, "id": "sub_again"}
+        house.stripe.objects["sub_again"] = again
+        house.stripe.record("customer.subscription.created", again)
+        await house.deliver()
+    assert "pays for several subscriptions" in caplog.text
+
+
+async def test_those_who_pay_a_former_price_keep_their_plan() -> None:
+    async with shop() as house:
+        await subscribe(house)
+        house.stripe.add_price("price_new", 3000)
+        toml = TOML.format(url=house.stripe.url, more="")
+        new = 'stripe_price = "price_new"\nformer_prices = ["price_pro"]'
+        await house.gateway.switch(toml.replace('stripe_price = "price_pro"', new))
+        await house.jump(MONTH)
+        house.stripe.renew(house.stripe.every("subscription")[0]["id"])
+        await house.deliver()
+        status = await house.status()
+        assert (status["plan"], status["balance"]) == ("pro", "20.00")
+
+
+async def test_a_customer_that_was_deleted_at_stripe_has_no_plan() -> None:
+    async with shop() as house:
+        await subscribe(house)
+        customer = house.stripe.every("customer")[0]["id"]
+        told = dict(house.stripe.every("subscription")[0])
+        del house.stripe.objects[customer]
+        house.stripe.record("customer.subscription.deleted", told)
+        await house.deliver()
+        assert (await house.status())["plan"] is None
+
+
+async def test_organizations_without_a_plan_have_a_rate_too() -> None:
+    async with shop("rpm = 2") as house:
+        assert house.billing.rpm_of(house.orgs["acme"]) == 2
+        await subscribe(house)
+        assert house.billing.rpm_of(house.orgs["acme"]) == 600
+
+
+async def test_a_reload_never_refuses_who_has_a_balance() -> None:
+    async with shop() as house:
+        await house.buy()
+        await house.deliver()
+        key, statuses, done = await house.key(), [], trio.Event()
+
+        async def call() -> None:
+            while not done.is_set():
+                statuses.append((await house.chat(key, tokens=0)).status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            for number in range(10):
+                toml = TOML.format(url=house.stripe.url, more=f'low_balance = "{number}"')
+                await house.gateway.switch(toml)
+            done.set()
+        assert set(statuses) == {200}
+        assert len(statuses) > 10
+
+
+async def test_a_database_that_is_busy_stops_no_rounds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shop() as house:
+
+        async def busy(*_args: object) -> None:
+            raise StorageError("the database is busy")
+
+        monkeypatch.setattr(house.gateway.generations.shared.database, "write", busy)
+        await house.round()
+        monkeypatch.undo()
+        await house.buy()
+        await house.deliver()
+        assert (await house.status())["balance"] == "10.00"
+    assert "failed; they are tried again" in caplog.text
+
+
+async def test_test_money_is_not_spent_in_live_mode() -> None:
+    async with shop() as house:
+        await house.buy()
+        await house.deliver()
+        live = TOML.format(url=house.stripe.url, more="").replace("sk_test", "sk_live")
+        with pytest.raises(PluginError, match="another database"):
+            await house.gateway.switch(live)
+        assert (await house.chat(await house.key())).status == 200

@@ -156,7 +156,9 @@ async def test_what_stripe_refuses_waits_until_the_operator_has_made_the_meter(
         assert office.arrived == ["one"]
 
 
-async def test_a_count_that_fits_nothing_is_told_and_nothing_is_guessed(tmp_path: Path) -> None:
+async def test_a_count_that_fits_nothing_is_asked_for_a_day_then_told_and_lets_others_pass(
+    tmp_path: Path,
+) -> None:
     async with post(tmp_path) as office:
         await office.put("one", 5)
         await office.send("500_before")
@@ -164,11 +166,19 @@ async def test_a_count_that_fits_nothing_is_told_and_nothing_is_guessed(tmp_path
         other = {"event_name": "usd_cents", "identifier": "stranger", "timestamp": NOW}
         other |= {"payload": {"stripe_customer_id": office.customer, "value": "2"}}
         await office.sender._stripe.send_usage(other)
-        office.clock.jump(30 * HOUR)
-        await office.send()
-        assert await office.state("one") == "unsure"
-        assert [notice.kind for notice in office.notices] == ["usage_not_billed"]
+        await office.put("two", 3)
+        office.clock.jump(24 * HOUR)
+        for _ in range(24):
+            await office.send()
+            assert await office.state("one") == "unsure"
+            office.clock.jump(HOUR)
         assert office.arrived == ["stranger"]
+        assert not office.notices
+        await office.send()
+        assert await office.state("one") == "dead"
+        assert [notice.kind for notice in office.notices] == ["usage_not_billed"]
+        await office.send()
+        assert office.arrived == ["stranger", "two"]
 
 
 async def test_what_is_too_old_for_stripe_is_told_and_lets_others_pass(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def till(database: Database, clock: JumpClock) -> Till:
 def opened(till: Till) -> Balances:
     """Balances that calls are reserved on."""
     balances = Balances(NOW, ())
-    till.open(balances)
+    till.open(balances, settings())
     till.use(balances)
     return balances
 
@@ -118,7 +118,7 @@ async def test_while_settings_change_both_balances_are_kept_up_to_date(till: Til
     assert till.balances is None
     old = opened(till)
     new = Balances(NOW, ())
-    till.open(new)
+    till.open(new, settings())
     assert till.balances is old
     await paid(till)
     assert (funds(old), funds(new)) == (5, 5)
@@ -133,7 +133,7 @@ async def test_while_settings_change_both_balances_are_kept_up_to_date(till: Til
 
 async def test_balances_that_never_came_into_use_can_be_closed(till: Till) -> None:
     old, failed = opened(till), Balances(NOW, ())
-    till.open(failed)
+    till.open(failed, settings())
     till.close(failed)
     assert till.balances is old
 
@@ -190,7 +190,7 @@ def test_a_meter_bills_only_whom_a_paid_plan_with_one_trusts(
     balances = opened(till)
     assert meter_of(stands, settings()) == meter
     till.note(stands)
-    till.apply(settings())
+    till.apply()
     assert balances.is_stopped("acme") is (not meter)
 
 
@@ -228,9 +228,9 @@ async def test_a_balance_that_falls_low_has_the_rounds_made_where_a_pack_is_want
     more: dict[str, object],
     wakes: bool,
 ) -> None:
-    till.open(Balances(NOW, (), fell=lambda _: till.wake()))
+    till.open(Balances(NOW, (), fell=lambda _: till.wake()), settings(**more))
     till.note(stands)
-    till.apply(settings(**more))
+    till.apply()
     begun = trio.current_time()
     await till.wait(60)
     assert trio.current_time() - begun == (LEAST_SECONDS if wakes else LEAST_SECONDS + 60)
@@ -258,12 +258,12 @@ async def test_a_plan_that_ended_is_trusted_no_more(till: Till, database: Databa
         bought = Subscription("sub_1", "active", ("price_base",), NOW, NOW + 9, NOW)
         customers.note_subscription(db, found, bought, {"price_base": "usage"})
     await till.reload()
-    till.apply(settings())
+    till.apply()
     assert not balances.is_stopped("acme")
     with database.transaction() as db:
         customers.note_subscription(db, found, None, {})
     await till.reload()
-    till.apply(settings())
+    till.apply()
     assert balances.is_stopped("acme")
 
 

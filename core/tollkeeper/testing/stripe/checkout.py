@@ -36,6 +36,7 @@ TAKES = {
     },
     "subscription_data": {"metadata": FREE, "description": str},
     "automatic_tax": {"enabled!": bool},
+    "adaptive_pricing": {"enabled": bool},
     "invoice_creation": {"enabled!": bool},
     "customer_update": {"address": _AUTO, "name": _AUTO, "shipping": _AUTO},
     "tax_id_collection": {"enabled!": bool},
