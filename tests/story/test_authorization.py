@@ -110,8 +110,9 @@ Tables = dict[str, list[tuple[Any, ...]]]
 
 
 def tables(database: Database) -> Tables:
-    """Everything that is stored."""
+    """Everything that is stored, but what the gateway itself writes now and then."""
     names = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    names += " AND name NOT IN ('billing_lease', 'billing_state')"
     with database.reading() as db:
         found = [name for (name,) in db.execute_sql(names).fetchall()]
         return {name: db.execute_sql(f'SELECT * FROM "{name}"').fetchall() for name in found}

@@ -1,10 +1,8 @@
 """What plans include: once for what was paid, and nothing for going to and fro."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,15 +15,6 @@ NOW = 1_795_564_800
 MONTH = 30 * DAY
 PERIOD = (NOW, NOW + MONTH)
 YEAR = (NOW, NOW + 360 * DAY)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 def grant(db: Any, amount: int, period: tuple[int, int] = PERIOD, now: int = NOW) -> int:

@@ -1,26 +1,14 @@
 """Organizations at Stripe: one customer each, and the plan that Stripe showed last."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper_billing import customers
 from tollkeeper_billing.customers import Standing, Subscription, choose
 
 NOW = 1_795_564_800
 PLANS = {"price_pro": "pro", "price_base": "usage"}
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 def subscription(

@@ -1,6 +1,5 @@
 """What charges are drawn from, exactly once and in the right order."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ TODAY = 1_795_564_800
 PREPAID = Terms()
 METERED = Terms("cus_1", "usd_cents")
 PERIOD = (TODAY - 5 * DAY, TODAY + 25 * DAY)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 def buy(db: Any, amount: int, source: str = "co_1") -> None:

@@ -1,14 +1,13 @@
 """Webhook events: who is believed, and that each counts once, in whatever order it comes."""
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tollkeeper import Refused
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper_billing import customers, draws, inbox, purchases
 from tollkeeper_billing.inbox import Delivered, prove, read_event
 from tollkeeper_billing.models import Credit, Event
@@ -81,17 +80,12 @@ def test_an_event_of_the_other_mode_is_refused(live: str, here: bool) -> None:
     assert read_event(body.encode(), livemode=not here).id == "e"
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    with opened.transaction() as db:
+@pytest.fixture(autouse=True)
+def two_customers(database: Database) -> None:
+    with database.transaction() as db:
         for org in ("acme", "other"):
             customers.begin_customer(db, org, "")
             customers.note_customer(db, org, f"cus_{org}")
-    yield opened
-    opened.close()
 
 
 def offered(database: Database, kind: str = "pack", org: str = "acme", **more: Any) -> str:

@@ -1,26 +1,14 @@
 """What is done about a meter event, and when."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper_billing import outbox
 from tollkeeper_billing.models import MeterEvent
 from tollkeeper_billing.outbox import Pending, next_step
 
 NOW = 1_795_564_800
 HOUR = 3600
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 def event(**fields: object) -> Pending:

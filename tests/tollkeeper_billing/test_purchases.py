@@ -1,27 +1,15 @@
 """Credits: each source once, and of a payment that went back the right share."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper_billing import purchases
 from tollkeeper_billing.balances import Funds
 from tollkeeper_billing.purchases import Offer, share
 
 NOW = 1_795_564_800
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 @given(st.integers(0, 10**18), st.integers(0, 10**8), st.integers(1, 10**8))

@@ -4,14 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import argon2
 import msgspec
 import pytest
 from shop import BILLING, NOW, Shop, shop
 
 from tollkeeper import Database
 from tollkeeper.ledger import UsageSource
-from tollkeeper_accounts import passwords
 from tollkeeper_billing import till
 from tollkeeper_billing.models import Checkout, Draw, MeterEvent, State
 from tollkeeper_billing.processor import Declined, Processor, Unreachable
@@ -23,12 +21,6 @@ DAY = 86_400
 @pytest.fixture(autouse=True)
 def _rounds_are_made_only_by_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(till, "LEAST_SECONDS", 1e6)
-
-
-@pytest.fixture(autouse=True)
-def _owners_log_in_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", cheap)
 
 
 @contextlib.asynccontextmanager

@@ -1,15 +1,13 @@
 """The till: what the database says of money is what calls are reserved on."""
 
-from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper.testing import JumpClock
 from tollkeeper_billing import customers, purchases
 from tollkeeper_billing.balances import Balances
@@ -34,15 +32,6 @@ SETTINGS: dict[str, Any] = {
 
 def settings(**more: object) -> BillingSettings:
     return BillingSettings.model_validate(SETTINGS | more)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = make_database("sqlite:///my.db", tmp_path)
-    opened.open()
-    opened.migrate_package("billing", "tollkeeper_billing")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import argon2
 import pytest
 import trio
 from shop import BILLING, Shop, shop
 
 from tollkeeper import Notice
 from tollkeeper.testing.stripe.customers import new_card
-from tollkeeper_accounts import passwords
 from tollkeeper_billing import customers, purchases, till, topups
 from tollkeeper_billing.models import Checkout, Credit
 from tollkeeper_billing.processor import Processor
@@ -25,12 +23,6 @@ CENT = 10**7
 @pytest.fixture(autouse=True)
 def _rounds_are_made_only_by_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(till, "LEAST_SECONDS", 1e6)
-
-
-@pytest.fixture(autouse=True)
-def _owners_log_in_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(passwords, "_HASHER", cheap)
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,11 +16,10 @@ import trio.testing
 from tollkeeper import Clock, Failed, PluginError, Principal, Refused, Usage
 from tollkeeper.ledger import Hold
 from tollkeeper.settings import PriceSettings
-from tollkeeper.storage import Database, make_database
+from tollkeeper.storage import Database
 from tollkeeper_metering import ballast as ballast_module
 from tollkeeper_metering import service as module
 from tollkeeper_metering import writer as writer_module
-from tollkeeper_metering.audit import verify
 from tollkeeper_metering.entries import Entry, OpenHold
 from tollkeeper_metering.prices import make_price
 from tollkeeper_metering.rows import Rows
@@ -78,31 +76,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.005)
     monkeypatch.setattr(writer_module, "BUSY_MS", 5)
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.005)
-
-
-@pytest.fixture(params=["file", "memory"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    name = "my.db" if request.param == "file" else ":memory:"
-    with opened(tmp_path, name) as database:
-        yield database
-
-
-@pytest.fixture
-def in_file(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path) as database:
-        yield database
-
-
-@contextlib.contextmanager
-def opened(folder: Path, name: str = "my.db") -> Iterator[Database]:
-    database = make_database(f"sqlite:///{name}", folder)
-    database.open()
-    database.migrate_package("metering", "tollkeeper_metering")
-    yield database
-    with database.reading() as connection:
-        problems = verify(connection)
-    database.close()
-    assert not problems
 
 
 @contextlib.asynccontextmanager

@@ -18,7 +18,6 @@ from tollkeeper.settings import PriceSettings
 from tollkeeper.storage import Database, Session, make_database
 from tollkeeper_metering import ballast as ballast_module
 from tollkeeper_metering import writer as module
-from tollkeeper_metering.audit import verify
 from tollkeeper_metering.entries import Entry, OpenHold
 from tollkeeper_metering.prices import make_price
 from tollkeeper_metering.rows import Rows
@@ -98,31 +97,6 @@ class Written:
 
     def ends(self) -> list[int]:
         return [row[0] for row in self.sql("SELECT hold FROM metering_entry ORDER BY hold")]
-
-
-@pytest.fixture(params=["file", "memory"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    name = "my.db" if request.param == "file" else ":memory:"
-    with opened(tmp_path, name) as database:
-        yield database
-
-
-@pytest.fixture
-def in_file(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path, "my.db") as database:
-        yield database
-
-
-@contextlib.contextmanager
-def opened(folder: Path, name: str = "my.db") -> Iterator[Database]:
-    database = make_database(f"sqlite:///{name}", folder)
-    database.open()
-    database.migrate_package("metering", "tollkeeper_metering")
-    yield database
-    with database.reading() as connection:
-        problems = verify(connection)
-    database.close()
-    assert not problems
 
 
 @contextlib.contextmanager
@@ -352,9 +326,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_running_calls_settle_in_the_space_of_the_ballast(small_disk: Path) -> None:
+def test_running_calls_settle_in_the_space_of_the_ballast(small_disk: Path, open_in: Any) -> None:
     with (
-        opened(small_disk) as database,
+        open_in(small_disk) as database,
         working(database, MeteringSettings(ballast=1024**2)) as work,
     ):
         running = [make_hold(number) for number in range(1, 200)]
@@ -379,9 +353,11 @@ def test_running_calls_settle_in_the_space_of_the_ballast(small_disk: Path) -> N
         assert work.ends()[-1] == 9999
 
 
-def test_a_disk_that_is_full_at_the_start_refuses_until_there_is_room(small_disk: Path) -> None:
+def test_a_disk_that_is_full_at_the_start_refuses_until_there_is_room(
+    small_disk: Path, open_in: Any
+) -> None:
     with (
-        opened(small_disk) as database,
+        open_in(small_disk) as database,
         working(database, MeteringSettings(ballast=16 * 1024**2)) as work,
     ):
         assert work.writer.trouble == FULL
