@@ -279,6 +279,7 @@ class House(Desk):
             "limit": 5,
             "before": "aud_z",
             "pack": "small",
+            "topup.pack": None,  # or one is bought while tables are compared
             "plan": None,  # what is bought is the one or the other
             "below": "5.00",
             "since": "7d",
