@@ -120,11 +120,18 @@ def note_change(database: Any, org: str) -> None:  # noqa: ANN401
     Customer.update(heard=Customer.heard + 1).where(Customer.org == org).execute(database)
 
 
-def changed(database: Any, now: int) -> list[Standing]:  # noqa: ANN401
-    """Those that Stripe is to be asked for: of whom an event told, and whose period is over."""
+def changed(database: Any, now: int, unpaid_too: bool = False) -> list[Standing]:  # noqa: ANN401
+    """Those that Stripe is to be asked for: of whom an event told, and whose period is over.
+
+    On demand also whose newest invoice is not paid.
+    """
     ended = (Customer.subscription != "") & (Customer.period_end <= now) & (Customer.status != "")
     heard = Customer.heard > Customer.looked
-    wanted = Customer.customer.is_null(False) & (heard | (ended & Customer.status.in_(LIVING)))
+    living = Customer.status.in_(LIVING)
+    due = heard | (ended & living)
+    if unpaid_too:
+        due |= living & (Customer.is_paid == False)  # noqa: E712
+    wanted = Customer.customer.is_null(False) & due
     return [
         Standing(*row)
         for row in Customer.select(*_COLUMNS).where(wanted).tuples().execute(database)

@@ -20,6 +20,7 @@ from tollkeeper_billing.topups import Topups
 log = logging.getLogger("tollkeeper.billing")
 
 DAY = draws.DAY
+HOUR = 3600
 AT_ONCE = 200
 """Organizations in one transaction, between which calls get theirs."""
 
@@ -48,7 +49,8 @@ class Rounds:
             for price in (plan.stripe_price, *plan.former_prices)
         }
         self._granted: set[allowances.Due] = set()
-        """What need not be looked at again."""
+        """What need not be looked at again in this hour."""
+        self._granted_in = self._asked_in = 0
         self._failing: set[str] = set()
 
     async def make(self) -> None:
@@ -117,7 +119,11 @@ class Rounds:
 
     async def look_up(self) -> None:
         """Ask Stripe for the subscriptions that an event told of, or whose period is over."""
-        wanted = await self._till.read(customers.changed, self._till.now)
+        now = self._till.now
+        # A webhook may get lost: what is not paid is looked at again each hour.
+        unpaid_too = now // HOUR != self._asked_in
+        wanted = await self._till.read(customers.changed, now, unpaid_too)
+        self._asked_in = now // HOUR
         try:
             await all_of(wanted, self._look_up_one)
         finally:
@@ -156,6 +162,8 @@ class Rounds:
         """Take back what is left of allowances that are over, and give those that are paid."""
         now = self._till.now
         due = [each for each in map(self._due_of, self._till.standings()) if each is not None]
+        if now // HOUR != self._granted_in:  # a window may be over that stood in the way
+            self._granted_in, self._granted = now // HOUR, set()
         new = [each for each in due if each not in self._granted]
         for at in range(0, len(new), AT_ONCE):
             some = new[at : at + AT_ONCE]

@@ -378,3 +378,36 @@ async def test_test_money_is_not_spent_in_live_mode() -> None:
         with pytest.raises(PluginError, match="another database"):
             await house.gateway.switch(live)
         assert (await house.chat(await house.key())).status == 200
+
+
+async def test_an_invoice_whose_webhook_got_lost_is_found_within_the_hour() -> None:
+    async with shop() as house:
+        subscription = await subscribe(house)
+        await house.jump(MONTH)
+        house.stripe.fail_renewal(subscription)
+        await house.deliver()
+        assert (await house.status())["status"] == "past_due"
+        house.stripe.renew(subscription)
+        house.delivered = len(house.stripe.events)  # and nobody hears of it
+        await house.round()
+        assert (await house.status())["status"] == "past_due"
+        await house.jump(3600)
+        await house.round()
+        status = await house.status()
+        assert (status["status"], status["balance"]) == ("active", "20.00")
+
+
+async def test_whoever_began_anew_gets_the_rest_once_the_old_time_is_over() -> None:
+    async with shop() as house:
+        first = await subscribe(house)
+        await house.jump(MONTH // 2)
+        house.stripe.cancel(first)
+        await house.deliver()
+        await subscribe(house)
+        assert (await house.status())["balance"] == "0.00"
+        await house.jump(MONTH // 2 - 60)
+        await house.round()
+        assert (await house.status())["balance"] == "0.00"
+        await house.jump(3600)
+        await house.round()
+        assert 9.9 < float((await house.status())["balance"]) < 10
