@@ -236,7 +236,8 @@ class Gateway:
 
     def need(self, protocol: type[Any]) -> None:
         """Stop the start with one clear line unless an enabled plugin offers `protocol`."""
-        self._registry.needs.append((self._plugin, protocol))
+        if (self._plugin, protocol) not in self._registry.needs:
+            self._registry.needs.append((self._plugin, protocol))
 
     def find(self, protocol: type[ServiceT]) -> ServiceT | None:
         """The service offered for `protocol`, None without one. Complete after `register`."""

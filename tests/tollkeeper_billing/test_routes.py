@@ -248,9 +248,10 @@ async def test_billing_without_what_it_needs_does_not_start() -> None:
     toml = TOML.format(url="http://127.0.0.1:9", more="")
     for missing, named in (("metering", "Ledger"), ("accounts", "Authorizer")):
         cut = toml.replace(f"[plugins.{missing}]", f"[plugins.{missing}]\nenabled = false")
-        with pytest.raises(Exception, match=named):
+        with pytest.raises(Exception, match=named) as refused:
             async with open_gateway(toml=cut):
                 pass
+        assert str(refused.value).count(named) == 1
 
 
 async def test_billing_grants_rates() -> None:
