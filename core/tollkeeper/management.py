@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
+
+from tollkeeper.settings import Table
 
 OPEN_POLICIES = frozenset({"open", "signed"})
 """Whoever calls; and callers that the route proves itself, on the raw body."""
@@ -55,6 +57,16 @@ class Done:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     """Beside those of every reply; not kept for a request that is made again."""
+
+
+ItemT = TypeVar("ItemT")
+
+
+class Listed(Table, Generic[ItemT]):
+    """A list, as every management route answers one."""
+
+    object: Literal["list"] = "list"
+    data: list[ItemT]
 
 
 @runtime_checkable

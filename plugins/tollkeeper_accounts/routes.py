@@ -1,7 +1,7 @@
 """`/api/v1/gateway/org`: organizations, their members, invitations and log."""
 
 from tollkeeper import Gateway
-from tollkeeper.management import ROLES, USER_POLICY, Caller
+from tollkeeper.management import ROLES, USER_POLICY, Caller, Listed
 from tollkeeper_accounts import invitations, orgs, schemas, service, writes
 from tollkeeper_accounts.authorizer import READ_ERRORS, WRITE_ERRORS
 from tollkeeper_accounts.settings import AccountsSettings
@@ -10,9 +10,9 @@ from tollkeeper_accounts.writes import ORG_PATH
 EVERYBODY = frozenset(ROLES)
 MANAGERS = frozenset({"owner", "admin"})
 
-Members = schemas.Listed[schemas.Member]
-Invitations = schemas.Listed[schemas.Invitation]
-AuditLog = schemas.Listed[schemas.AuditEntry]
+Members = Listed[schemas.Member]
+Invitations = Listed[schemas.Invitation]
+AuditLog = Listed[schemas.AuditEntry]
 
 
 class OrgRoutes:

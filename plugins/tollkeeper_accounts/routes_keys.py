@@ -1,7 +1,7 @@
 """`/api/v1/gateway/keys` and `providers`: what an organization calls the gateway with."""
 
 from tollkeeper import Gateway, PluginError, Refused, invalid_request
-from tollkeeper.management import Caller, KeyStore, KeyTerms, ManagedKey
+from tollkeeper.management import Caller, KeyStore, KeyTerms, Listed, ManagedKey
 from tollkeeper_accounts import schemas
 from tollkeeper_accounts.authorizer import READ_ERRORS, WRITE_ERRORS
 from tollkeeper_accounts.orgs import not_found
@@ -16,8 +16,8 @@ UNCHANGED = "-"
 """Stands for a name that is not to be changed."""
 USERS_OF_KEYS = frozenset({"owner", "admin", "member"})
 
-Keys = schemas.Listed[schemas.Key]
-Providers = schemas.Listed[schemas.Provider]
+Keys = Listed[schemas.Key]
+Providers = Listed[schemas.Provider]
 
 
 class KeyRoutes:

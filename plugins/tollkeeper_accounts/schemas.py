@@ -1,13 +1,11 @@
 """What the routes take and answer, as the API document shows it."""
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from tollkeeper.management import LINE
 from tollkeeper.settings import Table
-
-ItemT = TypeVar("ItemT")
 
 _ADDRESS = r"^ *[!-?A-~]+@[!-?A-~]+ *$"
 
@@ -123,13 +121,6 @@ class Org(Table):
     name: str
     role: Role
     created_at: int
-
-
-class Listed(Table, Generic[ItemT]):
-    """A list."""
-
-    object: Literal["list"] = "list"
-    data: list[ItemT]
 
 
 class Member(Table):

@@ -10,7 +10,7 @@ import click
 import msgspec
 import trio
 
-from tollkeeper import Database, Gateway
+from tollkeeper import Database, Gateway, Org
 from tollkeeper.amounts import NANO, dollars, nanousd
 from tollkeeper.ledger import UsageSource
 from tollkeeper_billing import purchases
@@ -82,8 +82,6 @@ def _grant(database: Database, org: str, amount: int, note: str) -> None:
 
 def org_exists(database: Any, org: str) -> bool:  # noqa: ANN401
     """Whether there is one of this id."""
-    from tollkeeper import Org
-
     return bool(Org.select().where(Org.id == org).count(database))
 
 

@@ -103,10 +103,11 @@ def renew_nonce(database: Any, org: str) -> None:  # noqa: ANN401
     Customer.update(nonce=secrets.token_hex(12)).where(unnamed).execute(database)
 
 
-def note_customer(database: Any, org: str, customer: str) -> None:  # noqa: ANN401
-    """Its id at Stripe."""
+def note_customer(database: Any, org: str, customer: str) -> Standing | None:  # noqa: ANN401
+    """Its id at Stripe, unless it has one. How it stands."""
     unnamed = (Customer.org == org) & Customer.customer.is_null()
     Customer.update(customer=customer).where(unnamed).execute(database)
+    return standing(database, org)
 
 
 def org_of(database: Any, customer: str) -> str | None:  # noqa: ANN401
@@ -125,7 +126,7 @@ def changed(database: Any, now: int, unpaid_too: bool = False) -> list[Standing]
 
     On demand also whose newest invoice is not paid.
     """
-    ended = (Customer.subscription != "") & (Customer.period_end <= now) & (Customer.status != "")
+    ended = Customer.period_end <= now
     heard = Customer.heard > Customer.looked
     living = Customer.status.in_(LIVING)
     due = heard | (ended & living)
@@ -161,8 +162,7 @@ def note_subscription(
 
     What else was changed of the organization in the meantime stays.
     """
-    after = msgspec.structs.replace(
-        asked,
+    Customer.update(
         looked=asked.heard,
         plan=next((plans[p] for p in found.prices if p in plans), "") if found else "",
         status=found.status if found else "",
@@ -171,18 +171,8 @@ def note_subscription(
         period_end=found.period_end if found else 0,
         prices=" ".join(found.prices) if found else "",
         is_paid=found is not None and found.is_paid,
-    )
-    Customer.update(
-        looked=after.looked,
-        plan=after.plan,
-        status=after.status,
-        subscription=after.subscription,
-        period_start=after.period_start,
-        period_end=after.period_end,
-        prices=after.prices,
-        is_paid=after.is_paid,
     ).where(Customer.org == asked.org).execute(database)
-    return standing(database, asked.org) or after
+    return standing(database, asked.org) or asked
 
 
 def set_topup(database: Any, org: str, pack: str, below: int) -> None:  # noqa: ANN401

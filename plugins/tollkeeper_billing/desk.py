@@ -30,10 +30,10 @@ class Desk:
     async def customer_of(self, caller: Caller) -> str:
         """The organization's id at Stripe; made there when it is needed first."""
         begun = await self._till.write(customers.begin_customer, caller.org, caller.email)
+        found: customers.Standing | None = begun
         if begun.customer is None:
             made = await self.asked(lambda stripe: self._create_customer(stripe, begun))
-            await self._till.write(customers.note_customer, caller.org, made)
-        found = await self._till.read(customers.standing, caller.org)
+            found = await self._till.write(customers.note_customer, caller.org, made)
         if found is None or found.customer is None:
             raise Failed(500, "server_error", "The gateway failed to handle this request.")
         self._till.note(found)

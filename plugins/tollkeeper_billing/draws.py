@@ -101,8 +101,10 @@ def draw(
     for org, charge in charged:
         so_far = _drawn_of(database, org, day)
         if (new := charge - so_far.charged) > 0:
-            _draw_one(database, (org, day), new, so_far, terms(org))
-            _count_cents(database, (org, day), terms(org), now)
+            purse, granted = read_purse(database, org), terms(org)
+            _draw_one(database, (org, day), new, so_far, (purse, granted))
+            _count_cents(database, (org, day), purse, granted, now)
+            write_purse(database, org, purse)
             changed.add(org)
     last = max(day, _state(database, "drawn") or 0)
     State.insert(name="drawn", value=last).on_conflict_replace().execute(database)
@@ -122,10 +124,10 @@ def _draw_one(
     where: tuple[str, int],
     new: int,
     so_far: Drawn,
-    terms: Terms,
+    of: tuple[Drawn, Terms],
 ) -> None:
-    org, day = where
-    purse = read_purse(database, org)
+    """Draw from a purse by its terms."""
+    (org, day), (purse, terms) = where, of
     included = 0 if terms.exempt else min(new, purse.included)
     beyond = purse.metered + purse.exempt
     # Less than nothing is a debt, which a meter bills too.
@@ -143,16 +145,20 @@ def _draw_one(
     purse.exempt += new if terms.exempt else 0
     purse.included -= included
     purse.lapsing = max(0, purse.lapsing - included)
-    write_purse(database, org, purse)
 
 
-def _count_cents(database: Any, where: tuple[str, int], terms: Terms, now: int) -> None:  # noqa: ANN401
+def _count_cents(
+    database: Any,  # noqa: ANN401
+    where: tuple[str, int],
+    purse: Drawn,
+    terms: Terms,
+    now: int,
+) -> None:
     """Put whole cents of what is metered into a meter event; the rest goes into the next.
 
     One that was never tried takes them along: a long outage makes one event per day.
     """
     org, day = where
-    purse = read_purse(database, org)
     units = purse.metered // CENT - purse.units
     if units <= 0 or not terms.meter:
         return
@@ -174,7 +180,6 @@ def _count_cents(database: Any, where: tuple[str, int], terms: Terms, now: int) 
         event |= {"org": org, "day": day, "meter": terms.meter, "customer": terms.customer}
         MeterEvent.insert(event | NEW).execute(database)
     purse.units = last
-    write_purse(database, org, purse)
 
 
 def credits_of(database: Any, org: str) -> int:  # noqa: ANN401

@@ -68,8 +68,8 @@ def open_checkout(
     offer: Offer,
     user: str,
     now: int,
-) -> str:
-    """Note what an organization (id, customer) is offered, before Stripe is asked. Its id."""
+) -> Bought:
+    """Note what an organization (id, customer) is offered, before Stripe is asked."""
     checkout = f"co_{now:08x}{secrets.token_hex(12)}"
     org, customer = whose
     Checkout.insert(
@@ -88,7 +88,7 @@ def open_checkout(
         made_by=user,
         created_at=now,
     ).execute(database)
-    return checkout
+    return get_checkout(database, checkout)
 
 
 def note_session(database: Any, checkout: str, session: str) -> None:  # noqa: ANN401

@@ -1,13 +1,13 @@
 """`/api/v1/gateway/billing`: buying, seeing what is left, and the webhook of Stripe."""
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from tollkeeper import Failed, Gateway, Notice, PluginError, Refused, invalid_request
 from tollkeeper.amounts import dollars, nanousd, read_moment
 from tollkeeper.ledger import UsageQuery, UsageSource
-from tollkeeper.management import Caller
+from tollkeeper.management import Caller, Listed
 from tollkeeper_billing import customers, inbox, purchases, schemas
 from tollkeeper_billing.desk import ERRORS, PATH, PAYERS, Desk, unknown
 from tollkeeper_billing.processor import Processor
@@ -22,8 +22,7 @@ MANY = 20
 """Checkouts that an organization may open in an hour without paying one."""
 WEBHOOK_ERRORS = ("auth_error",)
 
-T = TypeVar("T")
-UsageList = schemas.Listed[schemas.Usage]
+UsageList = Listed[schemas.Usage]
 
 
 class Routes:
@@ -95,23 +94,22 @@ class Routes:
     async def checkout(self, caller: Caller, body: schemas.NewCheckout) -> schemas.Checkout:
         """A page of Stripe on which a pack or a plan is paid."""
         offer, prices = self._offer(body)
-        await self._open_checkouts(caller.org)
+        open_already = await self._open_checkouts(caller.org)
         if offer.kind == purchases.PLAN:
-            await self._refuse_second_plan(caller.org)
+            await self._refuse_second_plan(caller.org, open_already)
         customer = await self._desk.customer_of(caller)
         whose = (caller.org, customer)
-        checkout = await self._till.write(
+        bought = await self._till.write(
             purchases.open_checkout, whose, offer, caller.user, self._till.now
         )
-        bought = await self._till.read(purchases.get_checkout, checkout)
         try:
             session, url = await self._desk.asked(
                 lambda stripe: stripe.open_session(bought, prices)
             )
         except Failed:
-            await self._till.write(purchases.close_checkout, checkout)
+            await self._till.write(purchases.close_checkout, bought.id)
             raise
-        await self._till.write(purchases.note_session, checkout, session)
+        await self._till.write(purchases.note_session, bought.id, session)
         return schemas.Checkout(id=session, url=url)
 
     async def portal(self, caller: Caller) -> schemas.Portal:
@@ -201,13 +199,13 @@ class Routes:
             raise unknown("plan", body.plan or "", self._settings.plans)
         return purchases.Offer(purchases.PLAN, body.plan or ""), plan.prices
 
-    async def _refuse_second_plan(self, org: str) -> None:
+    async def _refuse_second_plan(self, org: str, open_already: Sequence[purchases.Bought]) -> None:
         """Raise `Refused` for who has one; what was opened before for another is closed."""
         standing = self._till.standing(org)
         if standing is not None and standing.status in customers.LIVING:
             message = "This organization has a plan; change or end it in the billing portal."
             raise Refused(409, "conflict", message, param="plan")
-        for bought in await self._open_checkouts(org):
+        for bought in open_already:
             if bought.kind == purchases.PLAN and bought.session is not None:
                 session = bought.session
                 await self._desk.asked(lambda stripe, name=session: stripe.expire_session(name))  # type: ignore[misc]

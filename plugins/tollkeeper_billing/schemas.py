@@ -1,26 +1,17 @@
 """What the routes take and answer, as the API document shows it."""
 
 from decimal import Decimal
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
 from tollkeeper.settings import Table
-
-ItemT = TypeVar("ItemT")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2}Z)?)?"
 When = Annotated[str, StringConstraints(pattern=rf"^([0-9]{{1,6}}[dh]|{_DATE})$")]
 Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,2})?$")]
 """US dollars as a decimal."""
-
-
-class Listed(Table, Generic[ItemT]):
-    """A list."""
-
-    object: Literal["list"] = "list"
-    data: list[ItemT]
 
 
 class NewCheckout(Table):

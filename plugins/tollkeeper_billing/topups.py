@@ -143,5 +143,4 @@ def _begin(
     under_way = purchases.checkouts(database, status="open", kind=offer.kind, org=whose[0])
     if under_way:
         return None
-    checkout = purchases.open_checkout(database, whose, offer, "", now)
-    return purchases.get_checkout(database, checkout)
+    return purchases.open_checkout(database, whose, offer, "", now)

@@ -222,13 +222,12 @@ class Desk:
         """Have a pack paid whose webhook never comes; the session."""
         offer = Offer("pack", "small", 1000, 1000 * CENT)
         with self.database.transaction() as db:
-            name = purchases.open_checkout(db, ("acme", self.customer), offer, "u", NOW)
-            bought = purchases.get_checkout(db, name)
+            bought = purchases.open_checkout(db, ("acme", self.customer), offer, "u", NOW)
         settings = BillingSettings.model_validate(ACCOUNT | {"api_base": self.stripe.url})
         async with connected(settings) as opened:
             session, _ = await opened.open_session(bought)
         with self.database.transaction() as db:
-            purchases.note_session(db, name, session)
+            purchases.note_session(db, bought.id, session)
         self.stripe.pay(session)
         return session
 
@@ -431,7 +430,7 @@ def test_on_the_command_line_it_is_a_command_of_its_own(tmp_path: Path) -> None:
     customer = ("default", "cus_1")
     with database.transaction() as db:
         draws.begin(db, NOW, livemode=False)
-        name = purchases.open_checkout(db, customer, Offer("pack", "small", 1000, 1), "u", NOW)
+        name = purchases.open_checkout(db, customer, Offer("pack", "small", 1000, 1), "u", NOW).id
         purchases.note_session(db, name, "cs_1")
     database.close()
     compared = run("billing", "reconcile", **given)  # type: ignore[arg-type] # the same

@@ -1,6 +1,7 @@
 """Webhook events: who is believed, and that each counts once, in whatever order it comes."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def offered(database: Database, kind: str = "pack", org: str = "acme", **more: A
     """A checkout of ten dollars' credit for ten dollars, in session cs_1. Its id."""
     offer = purchases.Offer(kind, "small", 1000, 10 * 10**9)
     with database.transaction() as db:
-        checkout = purchases.open_checkout(db, (org, f"cus_{org}"), offer, "usr_1", NOW)
+        checkout = purchases.open_checkout(db, (org, f"cus_{org}"), offer, "usr_1", NOW).id
         purchases.note_session(db, checkout, more.get("session", "cs_1"))
     return checkout
 
@@ -201,7 +202,7 @@ def test_a_session_is_known_by_our_own_id_where_its_own_was_never_noted(
 ) -> None:
     offer = purchases.Offer("pack", "small", 1000, 10 * 10**9)
     with database.transaction() as db:
-        checkout = purchases.open_checkout(db, ("acme", "cus_acme"), offer, "usr_1", NOW)
+        checkout = purchases.open_checkout(db, ("acme", "cus_acme"), offer, "usr_1", NOW).id
     assert receive(database, event(COMPLETED, session(checkout))) == ["done"]
     assert credit(database) == 1000
 
@@ -329,3 +330,13 @@ def test_events_are_forgotten_once_they_cannot_come_again(database: Database) ->
         assert Event.select().count(db) == 1
         inbox.delete_old(db, NOW + 91 * 86_400)
         assert Event.select().count(db) == 0
+
+
+def test_the_page_lists_events_that_are_listened_for_and_nothing_else() -> None:
+    page = Path(inbox.__file__).with_name("README.md").read_text()
+    listed = set(re.findall(r"^(?:[a-z_]+\.[a-z_.]+ *)+$", page, re.MULTILINE))
+    names = {name for line in listed for name in line.split()}
+    assert names <= set(inbox.EVENT_TYPES)
+    # Older names, and money that moves with a state that is told too.
+    beside = {"charge.refund.updated", "charge.dispute.funds_withdrawn"}
+    assert set(inbox.EVENT_TYPES) - names == beside | {"charge.dispute.funds_reinstated"}

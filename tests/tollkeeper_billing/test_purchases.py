@@ -38,8 +38,8 @@ def test_a_source_counts_once(database: Database) -> None:
 
 def test_a_checkout_is_found_by_its_session_before_its_own_id(database: Database) -> None:
     with database.transaction() as db:
-        first = purchases.open_checkout(db, ("acme", "cus_1"), Offer("pack", "small"), "u", NOW)
-        other = purchases.open_checkout(db, ("acme", "cus_1"), Offer("pack", "small"), "u", NOW)
+        first = purchases.open_checkout(db, ("acme", "cus_1"), Offer("pack", "small"), "u", NOW).id
+        other = purchases.open_checkout(db, ("acme", "cus_1"), Offer("pack", "small"), "u", NOW).id
         purchases.note_session(db, first, "cs_1")
         found = purchases.find_checkout(db, session="cs_1", checkout=other)
         assert found is not None
@@ -56,7 +56,7 @@ def test_a_checkout_is_found_by_its_session_before_its_own_id(database: Database
 def test_what_was_closed_counts_as_paid_should_it_be_paid_after_all(database: Database) -> None:
     with database.transaction() as db:
         offer = Offer("pack", "small", 1000, 7)
-        checkout = purchases.open_checkout(db, ("acme", "cus_1"), offer, "u", NOW)
+        checkout = purchases.open_checkout(db, ("acme", "cus_1"), offer, "u", NOW).id
         purchases.close_checkout(db, checkout)
         closed = purchases.get_checkout(db, checkout)
         assert closed.status == "closed"
