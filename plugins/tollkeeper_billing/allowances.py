@@ -1,8 +1,9 @@
-"""What plans include: granted once for what was paid, used up first, taken back when it is over.
+"""What plans include: granted once a period is paid, used up first, taken back when it is over.
 
 A window lasts as long as the period that an allowance was granted for. Within it only a better plan
-adds something, for the time that is left: whoever changes plans, intervals or subscriptions to and
-fro gains nothing. All of it runs inside a transaction.
+adds something: the difference for the time that is left, once however often plans, intervals or
+subscriptions are changed, but before anybody has paid for it. What lapsed within a window does not
+come back in it. All of it runs inside a transaction.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""What plans include: once for what was paid, and nothing for going to and fro."""
+"""What plans include: once for a period that was paid, however often plans are changed."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def test_a_better_plan_adds_the_difference_for_the_time_that_is_left(database: D
         assert grant(db, 10**9, now=NOW + MONTH - 1) == (10**9 - 5000) // MONTH
 
 
-def test_changing_intervals_to_and_fro_gives_nothing(database: Database) -> None:
+def test_changing_intervals_to_and_fro_gives_the_better_one_once(database: Database) -> None:
     with database.transaction() as db:
         total = grant(db, 20)
         for hour in range(1, 20):
