@@ -11,6 +11,7 @@ from tollkeeper.provider import Clock
 from tollkeeper.testing.stripe import (
     checkout,
     customers,
+    invoices,
     meters,
     payments,
     prices,
@@ -28,6 +29,7 @@ ENDPOINTS: list[Endpoint] = [
     *prices.ENDPOINTS,
     *checkout.ENDPOINTS,
     *subscriptions.ENDPOINTS,
+    *invoices.ENDPOINTS,
     *payments.ENDPOINTS,
     *refunds.ENDPOINTS,
     *meters.ENDPOINTS,

@@ -104,9 +104,13 @@ class FakeStripe(Api):
         """Let a subscription end with its period: its next renewal cancels it."""
         subscriptions.cancel_later(self, subscription_id)
 
-    def change_price(self, subscription_id: str, price_id: str) -> None:
-        """Put a subscription on another price."""
-        subscriptions.change_price(self, subscription_id, price_id)
+    def change_price(self, subscription_id: str, price_id: str, *, at_once: bool = False) -> None:
+        """Put a subscription on another price.
+
+        The difference is invoiced and paid at once where that is wished, or where the periods
+        differ, which begins a new one; else it is on the next invoice.
+        """
+        subscriptions.change_price(self, subscription_id, price_id, at_once=at_once)
 
     # How it is told.
 

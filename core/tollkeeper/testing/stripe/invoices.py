@@ -1,10 +1,15 @@
 """Invoices: what is to be paid for a period, and whether it was."""
 
+import secrets
 from dataclasses import dataclass
 
 from tollkeeper.testing.stripe.customers import card_of
+from tollkeeper.testing.stripe.endpoints import LISTED, Endpoint, listed
 from tollkeeper.testing.stripe.payments import open_intent, settle
 from tollkeeper.testing.stripe.state import State, Thing
+
+SHOWN = 10
+"""Lines that an invoice shows itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +32,25 @@ class Reason:
 
 
 def draw(state: State, lines: list[Line], reason: Reason) -> Thing:
-    """An invoice that is open."""
-    total = sum(line.amount for line in lines)
-    return state.add(
+    """An invoice that is open. What is pending comes first; less than nothing is kept as credit."""
+    pending = state.pending.pop(reason.subscription["id"], []) if reason.subscription else []
+    every = [*pending, *map(shape, lines)]
+    total = sum(line["amount"] for line in every)
+    due = _with_balance(state, reason.customer, total)
+    made = state.add(
         "invoice",
         "in",
         {
-            "amount_due": total,
+            "amount_due": due,
             "amount_paid": 0,
-            "amount_remaining": total,
+            "amount_remaining": due,
             "attempt_count": 0,
             "attempted": False,
             "billing_reason": reason.name,
             "collection_method": "charge_automatically",
-            "currency": lines[0].price["currency"],
+            "currency": every[0]["currency"],
             "customer": reason.customer,
-            "lines": {"object": "list", "data": [_line(one) for one in lines], "has_more": False},
+            "lines": {"object": "list", "data": every[:SHOWN], "has_more": len(every) > SHOWN},
             "metadata": {},
             "parent": _parent(reason.subscription),
             "payments": {"object": "list", "data": [], "has_more": False},
@@ -53,11 +61,25 @@ def draw(state: State, lines: list[Line], reason: Reason) -> Thing:
             "total": total,
         },
     )
+    state.lines[made["id"]] = every
+    return made
 
 
-def _line(line: Line) -> Thing:
+def _with_balance(state: State, customer: str | None, total: int) -> int:
+    """What is to be paid of a total, together with what a customer's balance holds."""
+    holder = state.objects.get(customer or "")
+    if holder is None:
+        return total
+    due = total + int(holder["balance"])
+    holder["balance"] = min(0, due)
+    return max(0, due)
+
+
+def shape(line: Line) -> Thing:
+    """A line as the API shows it."""
     price = {"price": line.price["id"], "product": line.price["product"]}
     return {
+        "id": f"il_{secrets.token_hex(12)}",
         "object": "line_item",
         "amount": line.amount,
         "currency": line.price["currency"],
@@ -98,3 +120,11 @@ def fail(state: State, invoice: Thing) -> None:
     """Let the payment of an invoice fail; it stays open."""
     invoice.update(attempted=True, attempt_count=invoice["attempt_count"] + 1)
     state.record("invoice.payment_failed", invoice)
+
+
+def _list_lines(state: State, asked: Thing) -> Thing:
+    invoice = state.find("invoice", asked["id"])["id"]
+    return listed(state.lines[invoice], asked, f"/v1/invoices/{invoice}/lines")
+
+
+ENDPOINTS = [Endpoint("GET", "/v1/invoices/<id>/lines", _list_lines, LISTED)]

@@ -46,6 +46,10 @@ class State:
         """When the identifier of a meter event was last taken."""
         self.declining = ""
         """Why cards are declined when a payment intent is confirmed; empty while they work."""
+        self.pending: dict[str, list[Thing]] = {}
+        """Lines for the next invoice of each subscription."""
+        self.lines: dict[str, list[Thing]] = {}
+        """All lines of each invoice, which itself shows the first."""
         self.slow_refunds = False
         """Whether refunds stay pending until they are settled or failed."""
 

@@ -4,7 +4,7 @@ import copy
 
 from tollkeeper.testing.stripe.customers import card_of
 from tollkeeper.testing.stripe.endpoints import LISTED, Endpoint, listed, shown
-from tollkeeper.testing.stripe.invoices import Line, Reason, collect, draw, fail
+from tollkeeper.testing.stripe.invoices import Line, Reason, collect, draw, fail, shape
 from tollkeeper.testing.stripe.meters import used
 from tollkeeper.testing.stripe.prices import is_metered, period_of
 from tollkeeper.testing.stripe.refusals import Refusal
@@ -139,20 +139,48 @@ def cancel_later(state: State, subscription_id: str) -> None:
     update(state, subscription, changes)
 
 
-def change_price(state: State, subscription_id: str, price_id: str) -> None:
-    """Put a subscription on another price, from now on."""
+def change_price(
+    state: State, subscription_id: str, price_id: str, *, at_once: bool = False
+) -> None:
+    """Put a subscription on another price, from now on.
+
+    What is left of the period is credited and charged anew: now, or with the next invoice.
+    """
     subscription = _running(state, subscription_id)
     price = state.find("price", price_id, "price")
     if price["recurring"] is None:
         raise Refusal(f"The price {price_id} is not a recurring one.", param="price")
     before = copy.deepcopy(subscription)
     item = subscription["items"]["data"][0]
+    lines = _prorated(item, -1, state.now())
+    if begins := period_of(price) != period_of(item["price"]):
+        now = state.now()
+        item.update(current_period_start=now, current_period_end=now + period_of(price))
     item["price"] = price
     if is_metered(price):
         item.pop("quantity", None)
     else:
         item.setdefault("quantity", 1)
+    lines += _prorated(item, 1, state.now())
+    if lines and (at_once or begins):
+        invoice = _draw(state, subscription, "subscription_update", lines)
+        state.record("customer.subscription.updated", subscription, before)
+        collect(state, invoice)
+        return
+    state.pending.setdefault(subscription_id, []).extend(map(shape, lines))
     state.record("customer.subscription.updated", subscription, before)
+
+
+def _prorated(item: Thing, sign: int, now: int) -> list[Line]:
+    """The rest of its period, credited or charged; nothing for what a meter tells."""
+    price, end = item["price"], item["current_period_end"]
+    if is_metered(price):
+        return []
+    count = item["quantity"]
+    whole = sign * price["unit_amount"] * count
+    length = end - item["current_period_start"]
+    amount = whole * min(length, max(0, end - now)) // length
+    return [Line(price, count, amount, (now, end))]
 
 
 def update(state: State, subscription: Thing, changes: Thing) -> None:

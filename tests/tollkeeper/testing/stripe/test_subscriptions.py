@@ -127,3 +127,32 @@ async def test_a_price_can_be_changed_for_a_recurring_one(shop: Any) -> None:
     for wrong in ("price_x", once.id):
         with pytest.raises(Refusal):
             shop.fake.change_price(made.id, wrong)
+
+
+async def test_a_change_of_price_is_on_the_next_invoice_or_on_one_of_its_own(shop: Any) -> None:
+    made = await shop.subscribed()
+    shop.fake.add_price("price_max", 9000)
+    shop.fake.change_price(made.id, "price_max")
+    assert shop.kinds()[-1] == "customer.subscription.updated"
+    shop.fake.renew(made.id)
+    lines = shop.fake.events[-1]["data"]["object"]["lines"]["data"]
+    assert [line["amount"] for line in lines] == [-2000, 9000, 9000]
+    shop.fake.change_price(made.id, "price_pro", at_once=True)
+    credited = shop.fake.events[-1]["data"]["object"]
+    assert (credited["billing_reason"], credited["status"]) == ("subscription_update", "paid")
+    assert (credited["total"], credited["amount_due"]) == (-7000, 0)
+    customer = await shop.client.v1.customers.retrieve_async(made.customer)
+    assert customer.balance == credited["total"]
+    shop.fake.change_price(made.id, "price_max", at_once=True)
+    assert shop.fake.events[-1]["data"]["object"]["amount_due"] == 0
+
+
+async def test_another_interval_begins_a_period_that_is_paid_at_once(shop: Any) -> None:
+    made = await shop.subscribed()
+    params: Any = {"currency": "usd", "unit_amount": 20_000, "product_data": {"name": "Yearly"}}
+    yearly = await shop.client.v1.prices.create_async({**params, "recurring": {"interval": "year"}})
+    shop.fake.change_price(made.id, yearly.id)
+    paid = shop.fake.events[-1]["data"]["object"]
+    assert [line["amount"] for line in paid["lines"]["data"]] == [-2000, 20_000]
+    every = await shop.client.v1.invoices.line_items.list_async(paid["id"], {"limit": 1})
+    assert [line.amount async for line in every.auto_paging_iter()] == [-2000, 20_000]
