@@ -173,11 +173,17 @@ class _Reader:
 
     def _table(self, model: type[TableT], path: KeyPath) -> TableT | None:
         written = self._section(path)
+        before = len(self.problems)
+        expanded = self._expand(written, path)
+        told = {problem.where for problem in self.problems[before:]}
         try:
-            return model.model_validate(self._expand(written, path))
+            return model.model_validate(expanded)
         except ValidationError as error:
             for detail in own_findings(error):
-                self._complain((*path, *detail["loc"]), explain(detail, model, path, written))
+                message = explain(detail, model, path, written)
+                problem = self.source.problem((*path, *detail["loc"]), message)
+                if problem.where not in told:  # what is unset cannot be right
+                    self.problems.append(problem)
             return None
 
     def _tables(self, model: type[TableT], section: str) -> dict[str, TableT]:

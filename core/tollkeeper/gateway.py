@@ -85,7 +85,8 @@ class Registry:
     commands: dict[str, click.Command] = field(default_factory=dict)
     models: dict[str, ModelSettings] = field(default_factory=dict)
     services: dict[type[Any], object] = field(default_factory=dict)
-    needs: list[tuple[str, type[Any]]] = field(default_factory=list)
+    needs: list[tuple[str, type[Any], str]] = field(default_factory=list)
+    """Who needs which service, and which plugin usually offers it."""
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     """Who added what, by kind and name."""
     lasting: dict[str, object] = field(default_factory=dict)
@@ -214,7 +215,7 @@ class Gateway:
             self._registry.claim(self._plugin, "route", f"{method} {path}")
             self._registry.routes[method, path] = route
         if not policies & OPEN_POLICIES:
-            self.need(Authorizer)
+            self.need(Authorizer, "accounts")
 
     def add_command(self, command: click.Command) -> None:
         """Add a command line command; `--config` is given to it by the core."""
@@ -234,10 +235,13 @@ class Gateway:
         self._registry.claim(self._plugin, "service", protocol.__name__)
         self._registry.services[protocol] = service
 
-    def need(self, protocol: type[Any]) -> None:
-        """Stop the start with one clear line unless an enabled plugin offers `protocol`."""
-        if (self._plugin, protocol) not in self._registry.needs:
-            self._registry.needs.append((self._plugin, protocol))
+    def need(self, protocol: type[Any], usual: str) -> None:
+        """Stop the start with one clear line unless an enabled plugin offers `protocol`.
+
+        The line names the plugin that usually does.
+        """
+        if (need := (self._plugin, protocol, usual)) not in self._registry.needs:
+            self._registry.needs.append(need)
 
     def find(self, protocol: type[ServiceT]) -> ServiceT | None:
         """The service offered for `protocol`, None without one. Complete after `register`."""

@@ -152,4 +152,9 @@ class RateGrants(Protocol):
         """Requests per minute of all keys of an organization together; None for no bound."""
 
 
+@runtime_checkable
+class RateLimits(Protocol):
+    """Keeps callers to their rates, those of `RateGrants` too. Offered by whoever does."""
+
+
 RouteHandler = Callable[..., Awaitable[Any]]

@@ -116,5 +116,5 @@ def bearer_of(headers: Mapping[str, str]) -> str:
 
 def unauthorized() -> Refused:
     """The refusal of a request without a valid access token, whatever is wrong with it."""
-    message = "Log in first: this needs a valid access token, not an API key."
+    message = "This needs a valid access token (no API key): log in, or refresh the session."
     return Refused(401, "auth_error", message, headers={"www-authenticate": "Bearer"})

@@ -29,7 +29,7 @@ class KeyRoutes:
     def register(self, gateway: Gateway) -> None:
         """Add the routes."""
         self._gateway = gateway
-        gateway.need(KeyStore)
+        gateway.need(KeyStore, "keys")
         gateway.add_route(
             KEYS_PATH,
             self.create,

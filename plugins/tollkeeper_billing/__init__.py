@@ -13,7 +13,7 @@ import trio
 from tollkeeper import Gateway, Notice, PluginError, hookimpl
 from tollkeeper.amounts import nanousd
 from tollkeeper.ledger import Ledger, UsageSource
-from tollkeeper.management import RateGrants
+from tollkeeper.management import RateGrants, RateLimits
 from tollkeeper_billing import draws
 from tollkeeper_billing.balances import Balances
 from tollkeeper_billing.commands import billing_command
@@ -49,7 +49,9 @@ class Billing:
         self._gateway = gateway
         self._till = gateway.keep(lambda: Till(gateway.database, gateway.clock))
         for protocol in (Ledger, UsageSource):
-            gateway.need(protocol)
+            gateway.need(protocol, "metering")
+        if self._settings.has_rates:
+            gateway.need(RateLimits, "limits")
         gateway.offer(RateGrants, self)  # type: ignore[type-abstract] # names a service
         Routes(self._settings, self._till, lambda: self._processor).register(gateway)
         gateway.add_command(billing_command(self._settings, gateway))

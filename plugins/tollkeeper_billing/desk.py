@@ -57,7 +57,7 @@ class Desk:
         except Unreachable as error:
             log.warning("%s", error)
         except Declined as error:
-            log.warning("Stripe declined: %s (%s)", error, error.code)
+            log.warning("Stripe did not do what a customer asked for: %s (%s)", error, error.code)
             if not error.transient:
                 message = "Stripe refused this; the operator finds why in the gateway's log."
                 raise Failed(500, "server_error", message) from None

@@ -71,9 +71,17 @@ def prove(body: bytes, header: str, secret: str, now: float) -> None:
     if len(times) != 1 or not _TIME.fullmatch(times[0]):
         raise _unproven("The Stripe-Signature header is missing or malformed.")
     if not is_signed(body, header, secret):
-        raise _unproven("The signature is not of this body and of the secret set here.")
+        raise WrongSignature
     if abs(now - int(times[0])) > TOLERANCE:
         raise _unproven("The signature is too old, or from the future: look at the clocks.")
+
+
+class WrongSignature(Refused):
+    """A signature that this body and the secret set here do not make."""
+
+    def __init__(self) -> None:
+        message = "The signature is not of this body and of the secret set here."
+        super().__init__(401, "auth_error", message)
 
 
 def _unproven(message: str) -> Refused:

@@ -34,6 +34,7 @@ class Routes:
         self._settings = settings
         self._till = till
         self._desk = Desk(till, processor)
+        self._has_warned = False
 
     def register(self, gateway: Gateway) -> None:
         """Add the routes."""
@@ -166,7 +167,16 @@ class Routes:
         body = cast("bytes", await request.get_data())
         header = request.headers.get("stripe-signature", "")
         secret = self._settings.webhook_secret.reveal()
-        inbox.prove(body, header, secret, self._till.now)
+        try:
+            inbox.prove(body, header, secret, self._till.now)
+        except inbox.WrongSignature:
+            if not self._has_warned:  # once, since anybody can send such
+                self._has_warned = True
+                log.warning(
+                    "a webhook was not signed with webhook_secret: if Stripe sent it, that is not"
+                    " the secret of this endpoint, and what is paid is not credited"
+                )
+            raise
         event = inbox.read_event(body, livemode=self._settings.livemode)
         effect = await self._till.change(
             inbox.receive,

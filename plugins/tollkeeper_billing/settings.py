@@ -148,14 +148,27 @@ class BillingSettings(PluginSettings):
 
     @model_validator(mode="after")
     def _check_plans(self) -> "BillingSettings":
-        plans = self.plans.values()
-        prices = [price for plan in plans for price in (plan.stripe_price, *plan.former_prices)]
-        if len(set(prices)) < len(prices):
-            raise ValueError("two plans have a price in common")
+        of: dict[str, str] = {}
         for name, plan in self.plans.items():
+            for price in (plan.stripe_price, *plan.former_prices):
+                if price in of:
+                    raise ValueError(f"the plans {of[price]} and {name} both have {price}")
+                of[price] = name
             if plan.meter_price and not plan.meter:
                 raise ValueError(f"plan {name} has a meter_price and no meter that it bills")
         return self
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> "BillingSettings":
+        if self.livemode and urlsplit(self.api_base).hostname in _LOOPBACK:
+            raise ValueError("a stand-in for Stripe on this machine takes no live secret_key")
+        return self
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether organizations are kept to a rate."""
+        rates = (self.rpm, *(plan.rpm for plan in self.plans.values()))
+        return any(rate is not None for rate in rates)
 
     @property
     def livemode(self) -> bool:

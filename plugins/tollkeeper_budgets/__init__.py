@@ -25,7 +25,7 @@ class Budgets:
     def register(self, gateway: Gateway) -> None:
         """Ask for a ledger to keep the holds in."""
         self._gateway = gateway
-        gateway.need(Ledger)
+        gateway.need(Ledger, "metering")
 
     @hookimpl
     async def run(self, task_status: trio.TaskStatus[None]) -> None:

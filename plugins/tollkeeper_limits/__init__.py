@@ -3,7 +3,7 @@
 import math
 
 from tollkeeper import Exchange, Gateway, Head, Refused, hookimpl
-from tollkeeper.management import RateGrants
+from tollkeeper.management import RateGrants, RateLimits
 from tollkeeper_limits.service import Place, SlidingLog
 from tollkeeper_limits.settings import LimitsSettings
 
@@ -32,6 +32,7 @@ class Limits:
     def register(self, gateway: Gateway) -> None:
         """Take the clock, and note where to find who grants organizations their share."""
         self._clock, self._gateway = gateway.clock, gateway
+        gateway.offer(RateLimits, self)  # type: ignore[type-abstract] # names a service
         self._grants: RateGrants | None = None
         self._has_looked = False
 

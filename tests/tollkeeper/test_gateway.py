@@ -134,7 +134,7 @@ async def problem_of(**plugins: type[Any]) -> str:
 
 
 async def test_a_service_that_nobody_offers_stops_the_start_with_one_line() -> None:
-    needy = plugin(lambda gateway: gateway.need(KeyIssuer))
+    needy = plugin(lambda gateway: gateway.need(KeyIssuer, "keys"))
     problem = await problem_of(needy=needy)
     assert problem.startswith("<test>:1: ")
     assert "needy" in problem
@@ -161,7 +161,7 @@ async def test_what_is_offered_is_found_in_whatever_order_plugins_stand() -> Non
     issuer = Issuer()
 
     def use(gateway: Gateway) -> None:
-        gateway.need(KeyIssuer)
+        gateway.need(KeyIssuer, "keys")
         gateways.append(gateway)
 
     def give(gateway: Gateway) -> None:

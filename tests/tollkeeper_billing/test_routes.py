@@ -165,6 +165,17 @@ async def test_a_webhook_is_nothing_to_whoever_logs_in_or_has_a_key() -> None:
         assert (await house.gateway.request("GET", WEBHOOK)).status == 405
 
 
+async def test_a_secret_that_is_not_that_of_the_endpoint_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with shop() as house:
+        await house.buy()
+        for _ in range(3):
+            assert (await house.post(house.stripe.events[-1], secret="whsec_other")).status == 401
+        assert (await house.gateway.request("POST", WEBHOOK, b"{}")).status == 401
+    assert caplog.text.count("not signed with webhook_secret") == 1
+
+
 async def test_a_payment_that_is_not_as_it_was_offered_is_told_to_the_operator(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

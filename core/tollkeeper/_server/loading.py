@@ -155,9 +155,10 @@ def _check_needs(config: Config, registry: Registry) -> list[Problem]:
     return [
         config.source.problem(
             ("plugins", plugin),
-            f"plugin {plugin} needs a plugin that offers {protocol.__name__}, and none is enabled",
+            f"plugin {plugin} needs a plugin that offers {protocol.__name__}, and none is enabled;"
+            f" turn on [plugins.{usual}]",
         )
-        for plugin, protocol in registry.needs
+        for plugin, protocol, usual in registry.needs
         if protocol not in registry.services
     ]
 

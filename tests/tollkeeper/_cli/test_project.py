@@ -33,7 +33,7 @@ def test_the_first_thing_that_is_missing_is_named(tmp_path: Path) -> None:
     invoke("init", "--config", str(config))
     checked = invoke("check", "--config", str(config))
     assert checked.exit_code == 1
-    assert "environment variable OPENAI_API_KEY is not set" in checked.output
+    assert checked.output.count("environment variable OPENAI_API_KEY is not set") == 1
 
 
 def test_init_explains_a_folder_it_cannot_write_to(tmp_path: Path) -> None:
