@@ -40,6 +40,8 @@ class Customer(peewee.Model):
     """Their ids at Stripe, by spaces."""
     is_paid = peewee.BooleanField()
     """Whether the newest invoice of the subscription is."""
+    paid_plan = peewee.CharField()
+    """The plan that it was for, by name; empty while it is not paid."""
     heard = peewee.IntegerField()
     """How many events said that something changed."""
     looked = peewee.IntegerField()
@@ -137,11 +139,15 @@ class Purse(peewee.Model):
     """Cents of that which stand in meter events."""
     included_nanousd = peewee.IntegerField()
     """What is left of the allowance of a plan."""
-    included_most_nanousd = peewee.IntegerField()
-    """The best that was granted until then."""
-    included_until = peewee.IntegerField()
     lapsing_nanousd = peewee.IntegerField()
     """Of what is left, what is of an earlier period."""
+    included_of = peewee.CharField()
+    """Which subscription the newest allowance is of, by its id at Stripe."""
+    included_plan = peewee.CharField()
+    included_amount_nanousd = peewee.IntegerField()
+    """What that plan includes in a whole period."""
+    included_start = peewee.IntegerField()
+    included_until = peewee.IntegerField()
 
     class Meta:
         table_name = "billing_purse"

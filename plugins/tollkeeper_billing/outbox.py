@@ -5,6 +5,7 @@ is simply sent again; after that Stripe is asked what it has counted. An organiz
 one after another, so that the answer tells.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -64,9 +65,13 @@ _COLUMNS = (
 _PENDING = MeterEvent.state.in_(("waiting", "unsure"))
 
 
-def next_step(event: Pending, now: int) -> Step:
-    """What is to be done about an event now. Pure."""
-    if event.state == "unsure" and now >= event.first_try + WINDOW:
+def next_step(event: Pending, now: int, begin: int = 0) -> Step:
+    """What is to be done about an event now. Pure.
+
+    One of before `begin`, that of the period which is billed next, is on no invoice any more if it
+    arrives now: where it may have arrived, Stripe is asked first.
+    """
+    if event.state == "unsure" and (now >= event.first_try + WINDOW or event.at < begin):
         return "ask" if now >= max(event.last_try + SETTLED, event.next_try) else "wait"
     if now < event.next_try:
         return "wait"
@@ -85,21 +90,28 @@ def payload(event: Pending) -> dict[str, Any]:
     }
 
 
-def heads(database: Any, now: int) -> list[Pending]:  # noqa: ANN401
+def heads(
+    database: Any,  # noqa: ANN401
+    now: int,
+    begin_of: Callable[[Pending], int] = lambda _: 0,
+) -> list[Pending]:
     """Of each organization the first event that is not confirmed, if it is due."""
     rows = MeterEvent.select(*_COLUMNS).where(_PENDING).order_by(MeterEvent.id)
     first: dict[str, Pending] = {}
     for row in rows.tuples().execute(database):
         event = Pending(*row)
         first.setdefault(event.org, event)
-    return [event for event in first.values() if next_step(event, now) != "wait"]
+    return [event for event in first.values() if next_step(event, now, begin_of(event)) != "wait"]
 
 
-def note_try(database: Any, event: Pending, now: int) -> bool:  # noqa: ANN401
+def note_try(database: Any, event: Pending, begin: int, now: int) -> Pending | None:  # noqa: ANN401
     """Before it is sent: from now on it may have arrived, also if nothing more is noted.
 
-    False where it is not any more what it was, and must not be sent as such.
+    What cannot have arrived is told as of no earlier than `begin`, that of the period which is
+    billed next: the invoice over the one before may be final. None where it is not any more what
+    it was, and must not be sent as such.
     """
+    at = event.at if event.first_try else max(event.at, begin)
     same = (MeterEvent.id == event.id) & (MeterEvent.identifier == event.identifier)
     noted = MeterEvent.update(
         state="unsure",
@@ -107,8 +119,9 @@ def note_try(database: Any, event: Pending, now: int) -> bool:  # noqa: ANN401
         last_try=now,
         tries=event.tries + 1,
         next_try=now + _pause(event.tries),
+        at=at,
     ).where(same & (MeterEvent.tries == event.tries))
-    return bool(noted.execute(database))
+    return msgspec.structs.replace(event, at=at) if noted.execute(database) else None
 
 
 def note_sent(database: Any, event: Pending) -> None:  # noqa: ANN401

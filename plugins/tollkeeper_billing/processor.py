@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TIMEOUT = 10.0
 """Seconds for one request."""
 PAGE = 100
+UNREACHABLE, FORBIDDEN, BUSY = "unreachable", "forbidden", "busy"
+"""The codes of what would befall any other request too."""
 KEY_TAKEN = "key_taken"
 """The code of a request that differs from what was asked under its key before."""
 AT_ONCE = 8
@@ -124,7 +126,19 @@ class Processor:
         params: Any = {"customer": customer, "limit": PAGE, "expand": ["data.latest_invoice"]}
         with _judged():
             page = await self._v1.subscriptions.list_async(params)
-            return [read_subscription(each.to_dict()) for each in page.data]
+            found = [each.to_dict() for each in page.data]
+            return [read_subscription(each, await self._lines_of(each)) for each in found]
+
+    async def _lines_of(self, subscription: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All lines of its newest invoice: changes of plan come first, the period itself last."""
+        invoice = subscription.get("latest_invoice")
+        if not isinstance(invoice, dict):
+            return []
+        lines = invoice["lines"]
+        if not lines.get("has_more"):
+            return list(lines["data"])
+        every = await self._v1.invoices.line_items.list_async(invoice["id"], {"limit": PAGE})
+        return [line.to_dict() async for line in every.auto_paging_iter()]
 
     async def pay(self, bought: Bought) -> dict[str, Any]:
         """Pay a checkout with the card that the customer left: the payment intent as it is then."""
@@ -214,16 +228,17 @@ def _judge(error: "stripe.StripeError") -> Declined | Unreachable:
 
     if isinstance(error, stripe.APIConnectionError):
         if _never_left(error):
-            return Declined("Stripe cannot be reached", "unreachable", transient=True)
+            return Declined("Stripe cannot be reached", UNREACHABLE, transient=True)
         return Unreachable(f"Stripe did not answer: {type(error.__cause__).__name__}")
     if isinstance(error, stripe.CardError):
         return Declined(_words(error), error.code or "card_declined")
     if isinstance(error, stripe.IdempotencyError):
         return Declined(_words(error), KEY_TAKEN, transient=True)
     if isinstance(error, stripe.RateLimitError):
-        return Declined(_words(error), error.code or "busy", transient=True)
+        is_locked = error.code == "lock_timeout"  # of one object, by whoever else changes it
+        return Declined(_words(error), "lock_timeout" if is_locked else BUSY, transient=True)
     if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
-        return Declined(_words(error), "forbidden")
+        return Declined(f"secret_key: {_words(error)}", FORBIDDEN)
     if isinstance(error, stripe.InvalidRequestError):
         return Declined(_words(error), error.code or "invalid")
     status = error.http_status
@@ -240,13 +255,13 @@ def _words(error: "stripe.StripeError") -> str:
 
 
 async def all_of(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Some at once; the first failure is raised, and where nobody answers no more are asked."""
+    """Some at once; the first failure is raised, and no more are asked where all would fail."""
     failures: list[Exception] = []
     limit = trio.CapacityLimiter(AT_ONCE)
 
     async def one(item: T) -> None:
         async with limit:
-            if any(map(_is_down, failures)):
+            if any(map(_fails_all, failures)):
                 return
             try:
                 await work(item)
@@ -260,7 +275,8 @@ async def all_of(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> No
         raise failures[0]
 
 
-def _is_down(failure: Exception) -> bool:
+def _fails_all(failure: Exception) -> bool:
+    """Whether what is asked next would fail too: nobody answers, the key is bad, or it is busy."""
     if isinstance(failure, Declined):
-        return failure.code == "unreachable"
+        return failure.code in (UNREACHABLE, FORBIDDEN, BUSY)
     return isinstance(failure, Unreachable) and not failure.answered

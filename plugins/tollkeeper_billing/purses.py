@@ -17,27 +17,44 @@ class Drawn(msgspec.Struct):
     """Cents of what is metered that stand in meter events."""
     included: int = 0
     """What is left of allowances."""
-    included_most: int = 0
-    """The best that was granted in the window."""
-    included_until: int = 0
-    """Unix seconds: the end of the window."""
     lapsing: int = 0
-    """What is left of an earlier window."""
+    """Of it, what is left of an earlier period."""
+    included_of: str = ""
+    """The subscription of the newest one."""
+    included_plan: str = ""
+    included_amount: int = 0
+    """What that plan includes in a whole period."""
+    included_start: int = 0
+    """Unix seconds: the begin of its period."""
+    included_until: int = 0
+    """Its end."""
+
+
+_COLUMNS = (
+    Purse.charged_nanousd,
+    Purse.metered_nanousd,
+    Purse.exempt_nanousd,
+    Purse.units,
+    Purse.included_nanousd,
+    Purse.lapsing_nanousd,
+    Purse.included_of,
+    Purse.included_plan,
+    Purse.included_amount_nanousd,
+    Purse.included_start,
+    Purse.included_until,
+)
 
 
 def read_purse(database: Any, org: str) -> Drawn:  # noqa: ANN401
     """The purse of an organization."""
-    rows = Purse.select(
-        Purse.charged_nanousd,
-        Purse.metered_nanousd,
-        Purse.exempt_nanousd,
-        Purse.units,
-        Purse.included_nanousd,
-        Purse.included_most_nanousd,
-        Purse.included_until,
-        Purse.lapsing_nanousd,
-    ).where(Purse.org == org)
+    rows = Purse.select(*_COLUMNS).where(Purse.org == org)
     return next((Drawn(*row) for row in rows.tuples().execute(database)), Drawn())
+
+
+def with_allowances(database: Any) -> list[tuple[str, Drawn]]:  # noqa: ANN401
+    """All in which something is left of one, by organization."""
+    rows = Purse.select(Purse.org, *_COLUMNS).where(Purse.included_nanousd > 0)
+    return [(org, Drawn(*row)) for org, *row in rows.tuples().execute(database)]
 
 
 def write_purse(database: Any, org: str, purse: Drawn) -> None:  # noqa: ANN401
@@ -49,7 +66,10 @@ def write_purse(database: Any, org: str, purse: Drawn) -> None:  # noqa: ANN401
         exempt_nanousd=purse.exempt,
         units=purse.units,
         included_nanousd=purse.included,
-        included_most_nanousd=purse.included_most,
-        included_until=purse.included_until,
         lapsing_nanousd=purse.lapsing,
+        included_of=purse.included_of,
+        included_plan=purse.included_plan,
+        included_amount_nanousd=purse.included_amount,
+        included_start=purse.included_start,
+        included_until=purse.included_until,
     ).on_conflict_replace().execute(database)

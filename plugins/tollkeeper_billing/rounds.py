@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
+import trio
+
 from tollkeeper import Notice
 from tollkeeper.amounts import nanousd
 from tollkeeper.ledger import UsageQuery, UsageSource
@@ -20,7 +22,7 @@ from tollkeeper_billing.topups import Topups
 log = logging.getLogger("tollkeeper.billing")
 
 DAY = draws.DAY
-HOUR = 3600
+MINUTE, HOUR = 60, 3600
 AT_ONCE = 200
 """Organizations in one transaction, between which calls get theirs."""
 
@@ -41,7 +43,7 @@ class Rounds:
         self._usage = usage
         self._stripe = processor
         self._topups = Topups(settings, till, processor, tell)
-        self._sender = Sender(till, processor, tell)
+        self._sender = Sender(till, processor, tell, self._terms_of)
         self._tell = tell
         self._plans = {
             price: name
@@ -49,13 +51,17 @@ class Rounds:
             for price in (plan.stripe_price, *plan.former_prices)
         }
         self._granted: set[allowances.Due] = set()
-        """What need not be looked at again in this hour."""
-        self._granted_in = self._asked_in = 0
+        """What need not be looked at again."""
+        self._next_look: dict[str, int] = {}
+        """By organization: Unix seconds. An event is looked into at once."""
+        self._odd: dict[str, str] = {}
+        """What the operator was told."""
         self._failing: set[str] = set()
 
     async def make(self) -> None:
         """Once around. What fails is logged, and tried again with the next."""
-        async with self._till.turn:
+        async with self._till.turn, trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_lease)
             await self._attempt("charges", self.draw)
             for name, step in (
                 ("subscriptions", self.look_up),
@@ -65,18 +71,27 @@ class Rounds:
                 ("old events", self.forget),
             ):
                 await self._attempt(name, partial(self._leased, step))
+            nursery.cancel_scope.cancel()
 
     async def _leased(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do what one process may do at a time, if it is this one's turn."""
-        till = self._till
-        if await till.write(outbox.take_lease, till.holder, till.now):
+        if await self._take_lease():
             await step()
+
+    async def _take_lease(self) -> bool:
+        return await self._till.write(outbox.take_lease, self._till.holder, self._till.now)
+
+    async def _keep_lease(self) -> None:
+        """However long a step takes."""
+        while True:
+            await trio.sleep(outbox.LEASE_SECONDS / 3)
+            await self._attempt("the lease", self._take_lease)
 
     async def forget(self) -> None:
         """Forget events that cannot come again."""
         await self._till.write(inbox.delete_old, self._till.now)
 
-    async def _attempt(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+    async def _attempt(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
         """Log the first of a row of failures, and its end."""
         try:
             await step()
@@ -120,10 +135,11 @@ class Rounds:
     async def look_up(self) -> None:
         """Ask Stripe for the subscriptions that an event told of, or whose period is over."""
         now = self._till.now
-        # A webhook may get lost: what is not paid is looked at again each hour.
-        unpaid_too = now // HOUR != self._asked_in
-        wanted = await self._till.read(customers.changed, now, unpaid_too)
-        self._asked_in = now // HOUR
+        wanted = [
+            each
+            for each in await self._till.read(customers.changed, now)
+            if each.heard > each.looked or now >= self._next_look.get(each.org, 0)
+        ]
         try:
             await all_of(wanted, self._look_up_one)
         finally:
@@ -139,10 +155,15 @@ class Rounds:
         best = customers.choose(found, self._plans)
         after = await self._till.write(customers.note_subscription, standing, best, self._plans)
         self._till.note(after)
-        if (odd := self._odd_in(after, found)) is not None:
+        # A webhook may get lost: what is not paid, or not renewed yet, is looked at again.
+        pause = HOUR if after.period_end > self._till.now else MINUTE
+        self._next_look[after.org] = self._till.now + pause
+        odd = self._odd_in(after, found)
+        if odd and odd != self._odd.get(after.org):
             message = f"{standing.org} {odd}"
             log.error("%s", message)
             self._tell(Notice("odd_subscription", message, org=standing.org))
+        self._odd[after.org] = odd or ""
 
     def _odd_in(
         self, standing: customers.Standing, found: Sequence[customers.Subscription]
@@ -162,29 +183,29 @@ class Rounds:
         """Take back what is left of allowances that are over, and give those that are paid."""
         now = self._till.now
         due = [each for each in map(self._due_of, self._till.standings()) if each is not None]
-        if now // HOUR != self._granted_in:  # a window may be over that stood in the way
-            self._granted_in, self._granted = now // HOUR, set()
         new = [each for each in due if each not in self._granted]
         for at in range(0, len(new), AT_ONCE):
             some = new[at : at + AT_ONCE]
             await self._till.change(allowances.grant_all, some, now, touched=lambda orgs: orgs)
         self._granted = set(due)
-        # What is left of the window before lapses now; calls under way may hold some of it.
-        for org, amount in (await self._till.read(allowances.lapsing, self._is_good, now)).items():
+        # What is left of the period before lapses now; calls under way may hold some of it.
+        for org, amount in (await self._till.read(allowances.lapsing, now)).items():
             await self._lapse(org, amount)
 
-    def _is_good(self, org: str) -> bool:
-        standing = self._till.standing(org)
-        return standing is not None and standing.status in customers.GOOD
-
     def _due_of(self, standing: customers.Standing) -> allowances.Due | None:
-        """What the plan of an organization includes, where its period is paid and not over."""
-        plan = self._settings.plans.get(standing.plan)
-        is_paid = standing.is_paid and standing.status in customers.GOOD
-        if plan is None or not is_paid or standing.period_end <= self._till.now:
+        """What the period of an organization includes, where it is paid and not over.
+
+        That of the plan it has or of the one it paid for, whichever is less.
+        """
+        plans = self._settings.plans
+        names = (standing.plan, standing.paid_plan)
+        is_over = standing.period_end <= self._till.now
+        if is_over or standing.status not in customers.GOOD or not plans.keys() >= {*names}:
             return None
+        plan = min(names, key=lambda name: plans[name].included)
         period = (standing.period_start, standing.period_end)
-        return standing.org, period, nanousd(plan.included)
+        amount = nanousd(plans[plan].included)
+        return allowances.Due(standing.org, standing.subscription, plan, *period, amount)
 
     async def _lapse(self, org: str, amount: int) -> None:
         """Not what calls under way hold: that lapses once they are over."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from tollkeeper import Notice
 from tollkeeper.amounts import dollars
 from tollkeeper_billing import outbox
+from tollkeeper_billing.draws import Terms
 from tollkeeper_billing.processor import Declined, Processor, Unreachable, all_of
 from tollkeeper_billing.settings import CENT
 from tollkeeper_billing.till import Till
@@ -16,18 +17,25 @@ log = logging.getLogger("tollkeeper.billing")
 class Sender:
     """Sends them, one per organization at a time."""
 
-    def __init__(self, till: Till, processor: Processor, tell: Callable[[Notice], None]) -> None:
+    def __init__(
+        self,
+        till: Till,
+        processor: Processor,
+        tell: Callable[[Notice], None],
+        terms_of: Callable[[str], Terms] = lambda _: Terms(),
+    ) -> None:
         self._till = till
         self._stripe = processor
         self._tell = tell
+        self._terms_of = terms_of
 
     async def send(self) -> None:
         """Send the meter events that are due, of each organization one after another."""
-        while due := await self._till.read(outbox.heads, self._till.now):
+        while due := await self._till.read(outbox.heads, self._till.now, self._begin_of):
             await all_of(due, self._send_one)
 
     async def _send_one(self, event: outbox.Pending) -> None:
-        step = outbox.next_step(event, self._till.now)
+        step = outbox.next_step(event, self._till.now, self._begin_of(event))
         if step == "send":
             await self._try(event)
         elif step == "ask":
@@ -38,10 +46,12 @@ class Sender:
             self._complain(event, why)
 
     async def _try(self, event: outbox.Pending) -> None:
-        if not await self._till.write(outbox.note_try, event, self._till.now):
+        begin = self._begin_of(event)
+        sent = await self._till.write(outbox.note_try, event, begin, self._till.now)
+        if sent is None:
             return
         try:
-            await self._stripe.send_usage(outbox.payload(event))
+            await self._stripe.send_usage(outbox.payload(sent))
         except Declined as declined:
             await self._till.write(outbox.note_not_sent, event, str(declined), self._till.now)
             raise
@@ -49,6 +59,11 @@ class Sender:
             await self._till.write(outbox.note_unsure, event, str(unreachable))
             raise
         await self._till.write(outbox.note_sent, event)
+
+    def _begin_of(self, event: outbox.Pending) -> int:
+        """That of the period in which the meter of an event is billed next."""
+        terms = self._terms_of(event.org)
+        return terms.begin if terms.meter == event.meter else 0
 
     async def _ask(self, event: outbox.Pending) -> None:
         """By what Stripe has counted on that day: whether the event is in it."""

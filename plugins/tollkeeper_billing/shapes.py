@@ -43,11 +43,15 @@ def session_of(
     return params
 
 
-def read_subscription(told: Mapping[str, Any]) -> Subscription:
-    """Older API versions have the period at the whole, and call a price a plan."""
+def read_subscription(
+    told: Mapping[str, Any], lines: Sequence[Mapping[str, Any]] = ()
+) -> Subscription:
+    """A subscription, and the lines of its newest invoice.
+
+    Older API versions have the period at the whole, and call a price a plan.
+    """
     items = told["items"]["data"]
     first = items[0] if items else {}
-    invoice = told.get("latest_invoice")
     return Subscription(
         id=told["id"],
         status=told["status"],
@@ -55,8 +59,25 @@ def read_subscription(told: Mapping[str, Any]) -> Subscription:
         period_start=int(first.get("current_period_start") or told.get("current_period_start", 0)),
         period_end=int(first.get("current_period_end") or told.get("current_period_end", 0)),
         created=int(told["created"]),
-        is_paid=isinstance(invoice, dict) and invoice.get("status") == "paid",
+        is_paid=is_paid_in(told),
+        paid_for=paid_for(lines) if is_paid_in(told) else (),
     )
+
+
+def is_paid_in(told: Mapping[str, Any]) -> bool:
+    """Whether the newest invoice of a subscription is paid."""
+    invoice = told.get("latest_invoice")
+    return isinstance(invoice, dict) and invoice.get("status") == "paid"
+
+
+def paid_for(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The prices that an invoice charges for, that of the latest period first.
+
+    What it credits, such as the rest of a period on another plan, is no charge.
+    """
+    charged = [line for line in lines if line["amount"] >= 0 and line.get("pricing")]
+    charged.sort(key=lambda line: (line["period"]["end"], line["amount"]), reverse=True)
+    return tuple(line["pricing"]["price_details"]["price"] for line in charged)
 
 
 def payment_of(bought: Bought, card: str) -> Any:  # noqa: ANN401 -- the library's parameters

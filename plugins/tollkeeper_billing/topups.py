@@ -7,7 +7,14 @@ from typing import Any
 from tollkeeper import Notice
 from tollkeeper.amounts import nanousd
 from tollkeeper_billing import customers, inbox, purchases
-from tollkeeper_billing.processor import KEY_TAKEN, Declined, Processor, Unreachable, all_of
+from tollkeeper_billing.processor import (
+    FORBIDDEN,
+    KEY_TAKEN,
+    Declined,
+    Processor,
+    Unreachable,
+    all_of,
+)
 from tollkeeper_billing.settings import BillingSettings
 from tollkeeper_billing.till import Till
 
@@ -93,7 +100,7 @@ class Topups:
         except Declined as declined:
             if declined.code == KEY_TAKEN:
                 await self._look_for(bought)
-            elif declined.transient or declined.code == "forbidden":
+            elif declined.transient or declined.code == FORBIDDEN:
                 raise
             else:
                 await self._give_up(bought, declined.code or "declined")

@@ -12,9 +12,14 @@ PLANS = {"price_pro": "pro", "price_base": "usage"}
 
 
 def subscription(
-    name: str = "sub_1", status: str = "active", price: str = "price_pro", created: int = NOW
+    name: str = "sub_1",
+    status: str = "active",
+    price: str = "price_pro",
+    created: int = NOW,
+    *,
+    is_paid: bool = False,
 ) -> Subscription:
-    return Subscription(name, status, (price,), NOW, NOW + 100, created)
+    return Subscription(name, status, (price,), NOW, NOW + 100, created, is_paid)
 
 
 def joined(database: Database, org: str = "acme") -> Standing:
@@ -80,7 +85,7 @@ def test_stripe_is_asked_for_those_of_whom_an_event_told(database: Database) -> 
     assert changed(database) == []
     heard(database)
     assert changed(database) == ["acme"]
-    noted(database, stored(database), subscription())
+    noted(database, stored(database), subscription(is_paid=True))
     assert changed(database) == []
     assert stored(database).heard == asked.heard + 1
 
@@ -108,9 +113,11 @@ def test_nobody_is_asked_for_who_has_no_customer_yet(database: Database) -> None
 def test_stripe_is_asked_again_when_the_period_of_a_living_plan_is_over(
     database: Database, status: str, asked: bool
 ) -> None:
-    noted(database, joined(database), subscription(status=status))
+    noted(database, joined(database), subscription(status=status, is_paid=True))
     assert changed(database, NOW + 99) == []
     assert changed(database, NOW + 100) == (["acme"] if asked else [])
+    noted(database, stored(database), subscription(status=status))
+    assert changed(database, NOW + 99) == (["acme"] if asked else [])
 
 
 @pytest.mark.parametrize(

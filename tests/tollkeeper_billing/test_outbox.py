@@ -72,8 +72,8 @@ def first(database: Database) -> Pending:
 def test_a_try_may_have_arrived_from_the_moment_before_it_is_made(database: Database) -> None:
     put(database, "a1")
     with database.transaction() as db:
-        assert outbox.note_try(db, first(database), NOW)
-        assert not outbox.note_try(db, event(identifier="a2"), NOW)
+        assert outbox.note_try(db, first(database), 0, NOW)
+        assert not outbox.note_try(db, event(identifier="a2"), 0, NOW)
     tried = first(database)
     assert (tried.state, tried.first_try, tried.last_try, tried.tries) == ("unsure", NOW, NOW, 1)
 
@@ -82,18 +82,32 @@ def test_a_try_that_did_not_arrive_leaves_what_was_before_it(database: Database)
     put(database, "a1")
     before = first(database)
     with database.transaction() as db:
-        outbox.note_try(db, before, NOW)
+        outbox.note_try(db, before, 0, NOW)
         outbox.note_not_sent(db, before, "refused", NOW)
     after = first(database)
     assert (after.state, after.first_try) == ("waiting", 0)
     assert after.next_try > NOW
     with database.transaction() as db:
-        outbox.note_try(db, after, NOW + 50)
+        outbox.note_try(db, after, 0, NOW + 50)
     unsure = first(database)
     with database.transaction() as db:
-        outbox.note_try(db, unsure, NOW + 100)
+        outbox.note_try(db, unsure, 0, NOW + 100)
         outbox.note_not_sent(db, unsure, "refused", NOW + 100)
     assert (first(database).state, first(database).first_try) == ("unsure", NOW + 50)
+
+
+def test_what_cannot_have_arrived_is_told_as_of_the_period_that_is_billed_next(
+    database: Database,
+) -> None:
+    put(database, "a1")
+    at = first(database).at
+    for begin, moment in ((at - 5, at), (at + 7, at + 7), (at + 9, at + 7)):
+        with database.transaction() as db:
+            sent = outbox.note_try(db, first(database), begin, NOW)
+            assert sent is not None
+            assert sent.at == first(database).at == moment
+            if begin < at:
+                outbox.note_not_sent(db, event(id=sent.id), "refused", NOW)
 
 
 def test_what_stripe_has_is_summed_by_customer_meter_and_day(database: Database) -> None:

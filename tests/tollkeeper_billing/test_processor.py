@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 from harness import http_reply, raw_upstream, replying
 from processes import free_port
 from pydantic import ValidationError
@@ -320,7 +321,8 @@ async def test_a_key_in_stripes_own_words_is_not_handed_on(key: str) -> None:
             async with connected(settings(api_base=url)) as opened:
                 with pytest.raises(Declined) as declined:
                     await opened.open_portal("cus_1")
-        assert str(declined.value) == "The key '***' may not, says 42."
+        words = "secret_key: " * (status in (401, 403)) + "The key '***' may not, says 42."
+        assert str(declined.value) == words
 
 
 async def test_where_nobody_listens_nothing_was_done_and_it_may_go_another_time() -> None:
@@ -411,6 +413,30 @@ async def test_too_many_requests_are_declined_for_now() -> None:
         for failed in await failures(opened):
             assert isinstance(failed, Declined)
             assert failed.transient
+
+
+@pytest.mark.parametrize(
+    ("failure", "asked"),
+    [
+        (Declined("nobody is there", "unreachable"), 8),
+        (Declined("a bad key", "forbidden"), 8),
+        (Declined("too many", "busy", transient=True), 8),
+        (Unreachable("no answer"), 8),
+        (Unreachable("it failed at this one", answered=True), 20),
+        (Declined("not this one", "resource_missing"), 20),
+    ],
+)
+async def test_where_all_would_fail_no_more_are_asked(failure: Exception, asked: int) -> None:
+    tried = []
+
+    async def ask(item: int) -> None:
+        tried.append(item)
+        await trio.testing.wait_all_tasks_blocked()
+        raise failure
+
+    with pytest.raises(type(failure), match=str(failure)):
+        await all_of(range(20), ask)
+    assert len(tried) == asked
 
 
 async def test_a_key_of_ours_that_was_used_for_something_else_is_declined_for_now() -> None:

@@ -12,7 +12,10 @@ def test_a_purse_is_read_as_it_was_written(tmp_path: Path) -> None:
     database.migrate_package("billing", "tollkeeper_billing")
     with database.transaction() as db:
         assert read_purse(db, "acme") == Drawn()
-        for purse in (Drawn(1, 2, 3, 4, 5, 6, 7, 8), Drawn(8, 7, 6, 5, 4, 3, 2, 1)):
+        for purse in (
+            Drawn(1, 2, 3, 4, 5, 6, "sub_a", "pro", 7, 8, 9),
+            Drawn(9, 8, 7, 6, 5, 4, "sub_b", "max", 3, 2, 1),
+        ):
             write_purse(db, "acme", purse)
             assert read_purse(db, "acme") == purse
     database.close()

@@ -1,0 +1,166 @@
+"""Changes of plan at Stripe, and what they make of an allowance: never more than was paid for."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from shop import Shop, shop
+
+from tollkeeper_billing.draws import DAY
+
+MONTH = 30 * DAY
+TAIL = """
+[plugins.billing.plans.big]
+stripe_price = "price_big"
+included = "100.00"
+[plugins.billing.plans.yearly]
+stripe_price = "price_yearly"
+included = "240.00"
+"""
+
+
+@contextlib.asynccontextmanager
+async def plans() -> AsyncIterator[tuple[Shop, str]]:
+    """A shop with larger plans, and a subscription to the small one."""
+    async with shop(tail=TAIL) as house:
+        house.stripe.add_price("price_big", 10_000)
+        house.stripe.add_price("price_yearly", 24_000)
+        yearly = house.stripe.objects["price_yearly"]
+        yearly["recurring"] = {**yearly["recurring"], "interval": "year"}
+        await house.buy("pro", "plan")
+        await house.deliver()
+        yield house, str(house.stripe.every("subscription")[0]["id"])
+
+
+async def balance(house: Shop) -> str:
+    await house.deliver()
+    return str((await house.status())["balance"])
+
+
+async def use(house: Shop, dollars: int) -> None:
+    tokens = dollars * 100
+    assert (await house.chat(await house.key(), tokens, tokens)).status == 200
+    await house.written()
+
+
+async def test_a_better_plan_adds_nothing_before_it_is_paid() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big")
+        assert await balance(house) == "20.00"
+        assert (await house.status())["plan"] == "big"
+        house.stripe.change_price(subscription, "price_pro")
+        assert await balance(house) == "20.00"
+        house.stripe.change_price(subscription, "price_big")
+        await house.jump(MONTH)
+        house.stripe.renew(subscription)
+        assert await balance(house) == "100.00"
+
+
+async def test_a_better_plan_that_is_paid_at_once_adds_the_difference_at_once() -> None:
+    async with plans() as (house, subscription):
+        await house.jump(MONTH // 2)
+        house.stripe.change_price(subscription, "price_big", at_once=True)
+        assert 59.9 < float(await balance(house)) <= 60
+
+
+async def test_who_goes_up_uses_it_and_goes_down_again_owes_what_stripe_credits() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big", at_once=True)
+        assert await balance(house) == "100.00"
+        await use(house, 90)
+        await house.jump(DAY)
+        house.stripe.change_price(subscription, "price_pro", at_once=True)
+        assert -67.4 < float(await balance(house)) < -67.3
+        assert (await house.status())["hard_stop"]
+
+
+async def test_who_goes_down_on_the_day_of_the_renewal_does_not_keep_the_larger_allowance() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big")
+        await house.jump(MONTH)
+        house.stripe.renew(subscription)
+        assert await balance(house) == "100.00"
+        house.stripe.change_price(subscription, "price_pro")
+        assert float(await balance(house)) < 20.1
+
+
+async def test_who_goes_up_before_the_renewal_is_paid_has_what_the_renewal_was_for() -> None:
+    async with plans() as (house, subscription):
+        await house.jump(MONTH)
+        house.stripe.renew(subscription)
+        house.stripe.change_price(subscription, "price_big")
+        assert await balance(house) == "20.00"
+
+
+async def test_a_plan_is_found_on_an_invoice_of_many_lines() -> None:
+    async with plans() as (house, subscription):
+        for _ in range(4):
+            house.stripe.change_price(subscription, "price_big")
+            house.stripe.change_price(subscription, "price_pro")
+        house.stripe.change_price(subscription, "price_big")
+        await house.jump(MONTH)
+        house.stripe.renew(subscription)
+        assert await balance(house) == "100.00"
+        invoice = house.stripe.find("subscription", subscription)["latest_invoice"]
+        assert ("GET", f"/v1/invoices/{invoice}/lines") in house.stripe.requests
+
+
+async def test_changing_the_interval_to_and_fro_gives_nothing_that_stripe_credits() -> None:
+    async with plans() as (house, subscription):
+        for _ in range(3):
+            house.stripe.change_price(subscription, "price_yearly")
+            assert await balance(house) == "240.00"
+            house.stripe.change_price(subscription, "price_pro")
+            assert await balance(house) == "20.00"
+
+
+async def test_a_second_plan_after_one_that_was_ended_at_once_has_its_own_allowance() -> None:
+    async with plans() as (house, subscription):
+        assert await balance(house) == "20.00"
+        house.stripe.cancel(subscription)
+        assert await balance(house) == "0.00"
+        await house.buy("pro", "plan")
+        assert await balance(house) == "20.00"
+
+
+async def test_who_ends_and_buys_between_two_looks_has_the_second_allowance_only() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.cancel(subscription)
+        session = house.stripe.find(
+            "checkout.session", house.stripe.every("checkout.session")[0]["id"]
+        )
+        again = {**house.stripe.find("subscription", subscription), "id": "sub_again"}
+        house.stripe.objects["sub_again"] = {**again, "status": "active", "ended_at": None}
+        house.stripe.record("customer.subscription.created", house.stripe.objects["sub_again"])
+        assert session["customer"] == again["customer"]
+        assert await balance(house) == "20.00"
+
+
+async def test_what_is_paid_stays_while_something_else_is_past_due() -> None:
+    async with plans() as (house, subscription):
+        living = house.stripe.find("subscription", subscription)
+        invoice = house.stripe.find("invoice", living["latest_invoice"])
+        living["status"], invoice["status"] = "past_due", "open"
+        house.stripe.record("customer.subscription.updated", living)
+        assert await balance(house) == "20.00"
+        living["status"], invoice["status"] = "active", "paid"
+        house.stripe.record("customer.subscription.updated", living)
+        assert await balance(house) == "20.00"
+
+
+async def test_what_is_odd_is_told_once_and_looked_at_no_more_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with plans() as (house, subscription):
+        house.stripe.add_price("price_other", 100)
+        house.stripe.change_price(subscription, "price_other")
+        await house.deliver()
+        await house.jump(MONTH)  # and Stripe shows no new period yet
+        asked = []
+        for _ in range(3):
+            before = len(house.stripe.requests)
+            await house.round()
+            asked.append(len(house.stripe.requests) - before)
+            house.clock.jump(30)
+        assert asked == [1, 0, 1]
+    assert caplog.text.count("prices of no plan") == 1
