@@ -62,7 +62,8 @@ bench-profile: $(STAMP)
 	$(BIN)/python bench/profile.py
 
 bench-peers:
-	apt-get update -qq && apt-get install -y -qq wrk nginx-light nodejs npm
+	for tool in wrk nginx npm; do command -v $$tool >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq wrk nginx-light nodejs npm; break; }; done
 	$(PYTHON) -m venv bench/.peers/litellm && bench/.peers/litellm/bin/pip install -q 'litellm[proxy]'
 	$(PYTHON) -m venv bench/.peers/sglang && bench/.peers/sglang/bin/pip install -q sglang-router
 	npm install --no-audit --no-fund --loglevel=error --prefix bench/.peers/portkey @portkey-ai/gateway

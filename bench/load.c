@@ -1,6 +1,9 @@
 /* A load of streams: N connections that each ask for a stream, again and again or once.
  *
- *   cc -O2 -o load load.c && ./load PORT KEY CONNECTIONS SECONDS MODEL WARM_SECONDS
+ *   cc -O2 -o load load.c && ./load PORT KEY CONNECTIONS SECONDS MODEL WARM_SECONDS RAMP_SECONDS
+ *
+ * Connections are opened evenly over RAMP_SECONDS, so that what comes on them at a fixed pace is
+ * spread evenly too, however fast a gateway opens streams.
  *
  * Prints one line of JSON: streams and events finished per second, and the lag of events, from the
  * time that the upstream wrote into each to the time it was read here, once WARM_SECONDS are over.
@@ -62,9 +65,19 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static int begin(Client *c, int poll_fd, struct sockaddr_in *address) {
+    int one = 1;
+    c->fd = socket(AF_INET, SOCK_STREAM, 0), c->in = malloc(BUFFER);
+    if (connect(c->fd, (void *)address, sizeof *address)) return perror("connect"), 1;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = c};
+    epoll_ctl(poll_fd, EPOLL_CTL_ADD, c->fd, &wanted);
+    return ask(c) ? perror("send"), 1 : 0;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 7) return fprintf(stderr, "usage: load PORT KEY CONNECTIONS SECONDS MODEL WARM\n"), 2;
-    int count = atoi(argv[3]), one = 1;
+    if (argc != 8) return fprintf(stderr, "usage: load PORT KEY CONNECTIONS SECONDS MODEL WARM RAMP\n"), 2;
+    int count = atoi(argv[3]), opened = 0;
     double seconds = atof(argv[4]);
     char body[1024];
     int n = snprintf(body, sizeof body, "{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":"
@@ -77,20 +90,14 @@ int main(int argc, char **argv) {
     int poll_fd = epoll_create1(0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    for (int i = 0; i < count; i++) {
-        Client *c = &clients[i];
-        c->fd = socket(AF_INET, SOCK_STREAM, 0), c->in = malloc(BUFFER);
-        if (connect(c->fd, (void *)&address, sizeof address)) return perror("connect"), 1;
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = c};
-        epoll_ctl(poll_fd, EPOLL_CTL_ADD, c->fd, &wanted);
-        if (ask(c)) return perror("send"), 1;
-    }
     int64_t start = now_ns(), stop = start + (int64_t)(seconds * 1e9);
     warm = start + (int64_t)(atof(argv[6]) * 1e9);
     struct epoll_event seen[512];
-    while (now_ns() < stop) {
-        int ready = epoll_wait(poll_fd, seen, 512, 10);
+    int64_t ramp = (int64_t)(atof(argv[7]) * 1e9), now;
+    while ((now = now_ns()) < stop) {
+        for (; opened < count && start + ramp * opened / count <= now; opened++)
+            if (begin(&clients[opened], poll_fd, &address)) return 1;
+        int ready = epoll_wait(poll_fd, seen, 512, opened < count ? 1 : 10);
         for (int i = 0; i < ready; i++) {
             Client *c = seen[i].data.ptr;
             ssize_t got = recv(c->fd, c->in + c->size, BUFFER - c->size, MSG_DONTWAIT);

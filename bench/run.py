@@ -166,7 +166,7 @@ def load(
 ) -> dict[str, float]:
     """Streams by our own load tool."""
     command = [str(folder / "load"), str(gateway.port), gateway.key_and_headers]
-    command += [str(connections), str(seconds), model, "0.5"]
+    command += [str(connections), str(seconds), model, "0.5", "0"]
     out = subprocess.run(pinned(LOAD_CORE, command), capture_output=True, text=True)
     if out.returncode:
         return {}
@@ -204,12 +204,15 @@ def translation_table(found: Results) -> str:
 
 
 def measure_open_streams(gateway: Gateway, folder: Path, count: int) -> dict[str, float]:
-    """Memory per open stream, and the lag of its events."""
+    """Memory per open stream, and the lag of its events.
+
+    1,000 are opened in a second, so that their events come at any moment of it.
+    """
     before = memory(gateway)
     peak = before
     command = [str(folder / "load"), str(gateway.port), gateway.key_and_headers]
     process = subprocess.Popen(
-        pinned(LOAD_CORE, [*command, str(count), "16", "paced100x1000", "8"]),
+        pinned(LOAD_CORE, [*command, str(count), "20", "paced100x1000", "12", str(count / 1000)]),
         stdout=subprocess.PIPE,
     )
     while process.poll() is None:

@@ -27,6 +27,7 @@ from tollkeeper._server.process import (
     raise_descriptor_limit,
     tune_garbage_collection,
 )
+from tollkeeper._server.slices import slices
 from tollkeeper.config import Config
 from tollkeeper.errors import ConfigError, Failed, Problem
 from tollkeeper.exchange import new_request_id
@@ -36,6 +37,8 @@ from tollkeeper.storage import Database
 log = logging.getLogger("tollkeeper")
 
 SWEEP_SECONDS = 0.5
+SWEPT_AT_ONCE = 100
+"""Connections between which what arrives has to wait."""
 LONG_STEP = 0.05
 # The name that hypercorn's worker looks up for each connection; it exports it by use only.
 _WORKER: Any = hypercorn.trio.run
@@ -199,10 +202,12 @@ class Server:
 
     async def _sweep(self) -> None:
         while True:
-            await trio.sleep(SWEEP_SECONDS)
-            now = trio.current_time()
-            for connection in tuple(self.connections):
-                connection.sweep(now)
+            some = slices(self.connections, SWEPT_AT_ONCE)
+            for connections in some:
+                now = trio.current_time()
+                for connection in connections:
+                    connection.sweep(now)
+                await trio.sleep(SWEEP_SECONDS / len(some))
 
 
 async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.link import Link
+from tollkeeper._server.slices import slices
 from tollkeeper._server.tls import TlsChannel
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt
@@ -21,6 +22,7 @@ IDLE_SECONDS = 4.0
 """Idle connections older than this are not reused: common servers close theirs after 5 s."""
 SWEEP_SECONDS = 0.1
 """How late a deadline may be noticed."""
+SWEPT_AT_ONCE = 500
 MAX_BODY = 32 * 1024**2
 MANY_STARTS = 1000
 """Request lines with their fixed headers that are kept encoded, per provider."""
@@ -94,15 +96,18 @@ class Pool:
     async def run(self) -> None:
         """Keep every deadline: a look at all connections, instead of a timer for each read."""
         while True:
-            now = self._swept = trio.current_time()
-            for link in [link for link in self._busy if link.deadline <= now]:
-                link.expire()
+            some = slices(self._busy, SWEPT_AT_ONCE)
+            for links in some:
+                now = self._swept = trio.current_time()
+                for link in links:
+                    if link.deadline <= now:
+                        link.expire()
+                await trio.sleep(SWEEP_SECONDS / len(some))
             while self._dead:
                 await self._dead.pop().aclose()
             for idle in tuple(self._idle.values()):
                 while idle and now - idle[0].idle_since >= IDLE_SECONDS:
                     await idle.popleft().aclose()
-            await trio.sleep(SWEEP_SECONDS)
 
     async def _connect(self, origin: Origin, timeout: float) -> Link:
         scheme, host, port = origin

@@ -110,14 +110,15 @@ class Writer:
 
         Streams are written in whole events, so that a comment can stand between any two writes.
         """
-        stream = self._stream
-        if self._quiet is None or not isinstance(stream, SocketChannel) or stream.blocked:
+        if self._quiet is None:
             return
         self._quiet += 1
-        if self._quiet >= QUIET_SWEEPS:
-            self._quiet = 0
-            with contextlib.suppress(trio.BrokenResourceError):
-                stream.post(self._frame(KEEP_ALIVE))
+        stream = self._stream
+        if self._quiet < QUIET_SWEEPS or not isinstance(stream, SocketChannel) or stream.blocked:
+            return
+        self._quiet = 0
+        with contextlib.suppress(trio.BrokenResourceError):
+            stream.post(self._frame(KEEP_ALIVE))
 
     async def _send(self, data: bytes) -> None:
         if (rest := self._post(data)) is not None:
