@@ -1,120 +1,160 @@
-"""What plans include: granted once a period is paid, used up first, taken back when it is over.
+"""What plans include: given by paid invoices, used up first, taken back when its time is over.
 
-A change of plan or interval gives and takes what Stripe charges and credits for it: the difference
-for the time that is left, once it is paid. So whoever changes to and fro has what they paid for.
-All of it runs inside a transaction.
+Each line of an invoice gives what the plan of its price includes for its time, and takes that where
+it credits the price, as after a change of plan or interval. So allowances follow what is paid,
+however often plans are changed, and whatever is owed. All of it runs inside a transaction.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from tollkeeper_billing.customers import GOOD, standing
-from tollkeeper_billing.models import Customer
+from tollkeeper_billing.customers import GOOD, Standing, standing, standings
+from tollkeeper_billing.models import Credit
 from tollkeeper_billing.purchases import add_credit
-from tollkeeper_billing.purses import Drawn, read_purse, with_allowances, write_purse
+from tollkeeper_billing.purses import Drawn, bound, read_purse, with_allowances, write_purse
 
-NOTHING = ("", "")
-"""Subscription and status of whoever has none."""
-GRACE = 3 * 86400
+DAY = 86400
+GRACE = 3 * DAY
 """Seconds that the rest of an allowance stays while the next period is not paid yet."""
+MONTH = 31 * DAY
+"""The length of a period of which nothing is known."""
 
 
-class Due(msgspec.Struct, frozen=True):
-    """What a period that is paid includes."""
+class Line(msgspec.Struct, frozen=True):
+    """What an invoice charges for one price and a time, or credits."""
 
-    org: str
+    price: str
     subscription: str
-    plan: str
+    sign: int
+    """1 where it is charged, -1 where it is credited, 0 where it costs nothing to begin with."""
     start: int
     end: int
+    is_part: bool
+    """Whether it is for the rest of a period, after a change."""
+
+
+class Invoice(msgspec.Struct, frozen=True):
+    """An invoice as Stripe shows it now."""
+
+    id: str
+    status: str
+    subscription: str
+    lines: tuple[Line, ...]
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What the plan of a price includes."""
+
     amount: int
-    """Nano-USD."""
+    """Nano-USD in a whole period."""
+    is_metered: bool = False
+    """Whether the price is charged when its period is over: what is included begins the next."""
 
 
-def grant_all(database: Any, due: Sequence[Due], now: int) -> set[str]:  # noqa: ANN401
-    """`grant` for many. Whose money is another now."""
-    return {each.org for each in due if grant(database, each, now)}
+class Seen(msgspec.Struct, frozen=True):
+    """What Stripe showed of an organization."""
+
+    has: Standing
+    invoices: Sequence[Invoice]
+    """The oldest first."""
+    alive: Collection[str]
+    """Ids of the subscriptions that are not ended."""
 
 
-def grant(database: Any, due: Due, now: int) -> bool:  # noqa: ANN401
-    """Give what a period includes, or what a change of plan within it comes to.
+def grant(database: Any, seen: Seen, offers: Mapping[str, Offer], now: int) -> None:  # noqa: ANN401
+    """Give and take what paid invoices charge and credit, each once; `offers` are by price.
 
-    False where nobody's money changes. What is taken back comes from bought credit where the
-    allowance is used up: Stripe credits it.
+    What is taken comes from bought credit where the allowance is used up: Stripe pays it back.
     """
-    purse = read_purse(database, due.org)
-    is_same = due.subscription == purse.included_of
-    if is_same and due.start == purse.included_start:
-        source = f"included:{secrets.token_hex(12)}"
-        change = _difference(purse, due, now)
+    has = seen.has
+    for invoice in seen.invoices:
+        source = f"included:{invoice.id}"
+        lines = [_shifted(line, offers, has) for line in invoice.lines if line.price in offers]
+        is_known = Credit.select().where(Credit.source == source).count(database)
+        if invoice.status != "paid" or not lines or is_known:
+            continue
+        purse = read_purse(database, has.org)
+        whole = [line for line in lines if line.sign > 0 and _is_whole(line, has)]
+        change = sum(_worth(line, offers, has, purse) for line in lines if line not in whole)
+        rest, purse.included = purse.included, max(0, purse.included + change)
+        for line in whole:
+            _begin(purse, line, seen.alive, min(rest, purse.included))
+            purse.included += offers[line.price].amount
+            change += offers[line.price].amount
+        kind = "included" if change >= 0 else "lapse"
+        add_credit(database, (has.org, kind, change), source, "of the plan", now)
+        write_purse(database, has.org, bound(database, has.org, purse))
+
+
+def _shifted(line: Line, offers: Mapping[str, Offer], has: Standing) -> Line:
+    """A line with the period that it gives something for."""
+    if not offers[line.price].is_metered or line.subscription != has.subscription:
+        return line
+    return msgspec.structs.replace(line, start=has.period_start, end=has.period_end)
+
+
+def _is_whole(line: Line, has: Standing) -> bool:
+    return not line.is_part or (line.start, line.end) == (has.period_start, has.period_end)
+
+
+def _worth(line: Line, offers: Mapping[str, Offer], has: Standing, purse: Drawn) -> int:
+    """Nano-USD that a line for a part of a period gives, or takes."""
+    if line.end == purse.included_until:
+        length = line.end - purse.included_start
+    elif line.end == has.period_end:
+        length = line.end - has.period_start
     else:
-        if is_same and due.start < purse.included_start:
-            return False
-        source = f"included:{due.subscription}:{due.start}"
-        unused = _unused(purse, due.start) if is_same else 0
-        change = due.amount - unused
-        purse.lapsing = max(0, purse.included - unused)
-        purse.included_until = due.end
-    purse.included = max(0, purse.included + change)
-    purse.lapsing = min(purse.lapsing, purse.included)
-    if due.plan != purse.included_plan or due.start != purse.included_start:
-        purse.included_amount = due.amount
-    purse.included_of, purse.included_plan = due.subscription, due.plan
-    purse.included_start = due.start
-    kind = "included" if change > 0 else "lapse"
-    if change and not add_credit(database, (due.org, kind, change), source, "of the plan", now):
-        return False  # of two subscriptions the other, whose period was granted before
-    write_purse(database, due.org, purse)
-    return bool(change)
+        length = max(MONTH, line.end - line.start)
+    part = min(line.end - line.start, length)
+    return line.sign * (offers[line.price].amount * part // max(1, length))
 
 
-def _difference(purse: Drawn, due: Due, now: int) -> int:
-    """What another plan makes of the rest of a period; nothing where only its settings changed."""
-    if due.plan == purse.included_plan:
-        return 0
-    left = max(0, due.end - max(now, due.start))
-    return (due.amount - purse.included_amount) * left // (due.end - due.start)
+def _begin(purse: Drawn, line: Line, alive: Collection[str], rest: int) -> None:
+    """Begin the period that a line is for, unless it is an older one that was paid late.
 
-
-def _unused(purse: Drawn, moment: int) -> int:
-    """Of what a period included, the share of the time that it did not last."""
-    left = max(0, purse.included_until - moment)
-    return purse.included_amount * left // max(1, purse.included_until - purse.included_start)
+    The rest of the one before lapses.
+    """
+    is_same = line.subscription == purse.included_of
+    if line.start < purse.included_start or (is_same and line.start == purse.included_start):
+        return
+    if is_same or purse.included_of not in alive:
+        purse.lapsing, purse.included_until = rest, line.end
+    else:  # a second subscription beside the first
+        purse.included_until = max(line.end, purse.included_until)
+    purse.included_of, purse.included_start = line.subscription, line.start
 
 
 def lapsing(database: Any, now: int) -> dict[str, int]:  # noqa: ANN401
     """What is to be taken back of whom, in nano-USD."""
-    columns = (Customer.org, Customer.subscription, Customer.status)
-    has = {org: now_has for org, *now_has in Customer.select(*columns).tuples().execute(database)}
-    due = {
-        org: _over(purse, has.get(org, NOTHING), now) for org, purse in with_allowances(database)
-    }
+    purses = with_allowances(database)
+    has = {each.org: each for each in standings(database)} if purses else {}
+    due = {org: _over(purse, has.get(org), now) for org, purse in purses}
     return {org: amount for org, amount in due.items() if amount}
 
 
-def _over(purse: Drawn, has: Sequence[str], now: int) -> int:
+def _over(purse: Drawn, has: Standing | None, now: int) -> int:
     """Of what is left the part whose time is over.
 
-    All of it where its subscription is ended, or its period, and the next one is not paid in time.
+    All of it where no subscription is left, or its period is over and the next not paid in time.
     """
-    subscription, status = has
-    is_awaited = status in GOOD and now < purse.included_until + GRACE
-    stays = subscription == purse.included_of and (now < purse.included_until or is_awaited)
-    return purse.lapsing if stays else purse.included
+    if has is None or not has.subscription:
+        return purse.included
+    is_period = (has.subscription, has.period_start) == (purse.included_of, purse.included_start)
+    until = has.period_end if is_period else purse.included_until  # a trial may be extended
+    is_awaited = has.status in GOOD and now < until + GRACE
+    return purse.lapsing if now < until or is_awaited else purse.included
 
 
 def lapse(database: Any, org: str, amount: int, now: int) -> None:  # noqa: ANN401
     """Take back up to so much of an allowance, of what is over as things stand by now."""
-    purse, customer = read_purse(database, org), standing(database, org)
-    has = (customer.subscription, customer.status) if customer else NOTHING
-    amount = min(amount, _over(purse, has, now))
-    if amount <= 0:
-        return
-    source = f"lapse:{secrets.token_hex(12)}"
-    add_credit(database, (org, "lapse", -amount), source, "not used in its period", now)
-    purse.included -= amount
-    purse.lapsing = max(0, purse.lapsing - amount)
+    purse = read_purse(database, org)
+    amount = min(amount, _over(purse, standing(database, org), now))
+    if amount > 0:
+        source = f"lapse:{secrets.token_hex(12)}"
+        add_credit(database, (org, "lapse", -amount), source, "not used in its period", now)
+        purse.included -= amount
+        purse.lapsing = max(0, purse.lapsing - amount)
     write_purse(database, org, purse)

@@ -33,8 +33,6 @@ class Standing(msgspec.Struct, frozen=True):
     prices: str = ""
     """By spaces."""
     is_paid: bool = False
-    paid_plan: str = ""
-    """The plan that the newest invoice was for; empty while it is not paid."""
     heard: int = 0
     looked: int = 0
     topup_pack: str = ""
@@ -52,10 +50,6 @@ class Subscription(msgspec.Struct, frozen=True):
     period_start: int
     period_end: int
     created: int
-    is_paid: bool = False
-    """Whether its newest invoice is."""
-    paid_for: tuple[str, ...] = ()
-    """The prices on that invoice, that of the latest period first."""
 
 
 _COLUMNS = (
@@ -70,7 +64,6 @@ _COLUMNS = (
     Customer.period_end,
     Customer.prices,
     Customer.is_paid,
-    Customer.paid_plan,
     Customer.heard,
     Customer.looked,
     Customer.topup_pack,
@@ -126,12 +119,9 @@ def note_change(database: Any, org: str) -> None:  # noqa: ANN401
     Customer.update(heard=Customer.heard + 1).where(Customer.org == org).execute(database)
 
 
-def changed(database: Any, now: int) -> list[Standing]:  # noqa: ANN401
-    """Those that Stripe may know more of: an event told, the period is over, or it is not paid."""
-    heard = Customer.heard > Customer.looked
-    living = Customer.status.in_(LIVING)
-    open_still = (Customer.period_end <= now) | (Customer.is_paid == False)  # noqa: E712
-    due = heard | (living & open_still)
+def changed(database: Any) -> list[Standing]:  # noqa: ANN401
+    """Those that Stripe may know more of: of whom an event told, and who have a subscription."""
+    due = (Customer.heard > Customer.looked) | (Customer.subscription != "")
     wanted = Customer.customer.is_null(False) & due
     return [
         Standing(*row)
@@ -157,25 +147,22 @@ def note_subscription(
     asked: Standing,
     found: Subscription | None,
     plans: Mapping[str, str],
+    *,
+    is_paid: bool,
 ) -> Standing:
     """Take over what Stripe showed when it was asked by that standing; `plans` is by price.
 
     What else was changed of the organization in the meantime stays.
     """
-
-    def plan_of(prices: Iterable[str]) -> str:
-        return next((plans[price] for price in prices if price in plans), "")
-
     Customer.update(
         looked=asked.heard,
-        plan=plan_of(found.prices) if found else "",
+        plan=next((plans[p] for p in found.prices if p in plans), "") if found else "",
         status=found.status if found else "",
         subscription=found.id if found else "",
         period_start=found.period_start if found else 0,
         period_end=found.period_end if found else 0,
         prices=" ".join(found.prices) if found else "",
-        is_paid=found is not None and found.is_paid,
-        paid_plan=plan_of(found.paid_for) if found else "",
+        is_paid=is_paid,
     ).where(Customer.org == asked.org).execute(database)
     return standing(database, asked.org) or asked
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from tollkeeper import PluginError
-from tollkeeper_billing.models import Credit, Draw, MeterEvent, State, total
+from tollkeeper_billing.models import Draw, MeterEvent, State
 from tollkeeper_billing.purchases import add_credit
-from tollkeeper_billing.purses import Drawn, read_purse, write_purse
+from tollkeeper_billing.purses import Drawn, credits_of, read_purse, write_purse
 from tollkeeper_billing.settings import CENT
 
 DAY = 86400
@@ -180,12 +180,6 @@ def _count_cents(
         event |= {"org": org, "day": day, "meter": terms.meter, "customer": terms.customer}
         MeterEvent.insert(event | NEW).execute(database)
     purse.units = last
-
-
-def credits_of(database: Any, org: str) -> int:  # noqa: ANN401
-    """The sum of an organization's credits, in nano-USD."""
-    ours = Credit.select(total(Credit.amount_nanousd)).where(Credit.org == org)
-    return next((amount or 0 for (amount,) in ours.tuples().execute(database)), 0)
 
 
 def _state(database: Any, name: str) -> int | None:  # noqa: ANN401

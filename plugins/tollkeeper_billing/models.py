@@ -39,9 +39,7 @@ class Customer(peewee.Model):
     prices = peewee.CharField()
     """Their ids at Stripe, by spaces."""
     is_paid = peewee.BooleanField()
-    """Whether the newest invoice of the subscription is."""
-    paid_plan = peewee.CharField()
-    """The plan that it was for, by name; empty while it is not paid."""
+    """Whether none of its invoices waits to be paid."""
     heard = peewee.IntegerField()
     """How many events said that something changed."""
     looked = peewee.IntegerField()
@@ -143,9 +141,6 @@ class Purse(peewee.Model):
     """Of what is left, what is of an earlier period."""
     included_of = peewee.CharField()
     """Which subscription the newest allowance is of, by its id at Stripe."""
-    included_plan = peewee.CharField()
-    included_amount_nanousd = peewee.IntegerField()
-    """What that plan includes in a whole period."""
     included_start = peewee.IntegerField()
     included_until = peewee.IntegerField()
 

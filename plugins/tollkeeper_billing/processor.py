@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from tollkeeper import TollkeeperError
+from tollkeeper_billing.allowances import Invoice
 from tollkeeper_billing.customers import Subscription
 from tollkeeper_billing.purchases import Bought
 from tollkeeper_billing.settings import STRIPE, BillingSettings
-from tollkeeper_billing.shapes import METADATA, payment_of, read_subscription, session_of
+from tollkeeper_billing.shapes import (
+    METADATA,
+    payment_of,
+    read_invoice,
+    read_subscription,
+    session_of,
+)
 
 if TYPE_CHECKING:
     import stripe
@@ -109,10 +116,16 @@ class Processor:
             found = await self._v1.checkout.sessions.retrieve_async(session)
             return {**found.to_dict(), "id": str(found.id)}
 
-    async def expire_session(self, session: str) -> None:
-        """See to it that a session is not paid any more; one that is over already is fine."""
-        with contextlib.suppress(Declined), _judged():
-            await self._v1.checkout.sessions.expire_async(session)
+    async def expire_session(self, session: str) -> bool:
+        """See to it that a session is not paid any more. False where it was paid already."""
+        try:
+            with _judged():
+                await self._v1.checkout.sessions.expire_async(session)
+        except Declined as declined:
+            if declined.transient:
+                raise
+            return (await self.read_session(session)).get("status") != "complete"
+        return True
 
     async def open_portal(self, customer: str) -> str:
         """Address of a page on which a customer sees and changes what they have."""
@@ -123,17 +136,21 @@ class Processor:
 
     async def subscriptions(self, customer: str) -> list[Subscription]:
         """All of a customer's that are not over, as they are now."""
-        params: Any = {"customer": customer, "limit": PAGE, "expand": ["data.latest_invoice"]}
+        params: Any = {"customer": customer, "limit": PAGE}
         with _judged():
             page = await self._v1.subscriptions.list_async(params)
-            found = [each.to_dict() for each in page.data]
-            return [read_subscription(each, await self._lines_of(each)) for each in found]
+            return [read_subscription(each.to_dict()) for each in page.data]
 
-    async def _lines_of(self, subscription: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """All lines of its newest invoice: changes of plan come first, the period itself last."""
-        invoice = subscription.get("latest_invoice")
-        if not isinstance(invoice, dict):
-            return []
+    async def invoices(self, customer: str, since: int) -> list[Invoice]:
+        """All of a customer's that were made since then, the oldest first."""
+        params: Any = {"customer": customer, "limit": PAGE, "created": {"gte": since}}
+        with _judged():
+            page = await self._v1.invoices.list_async(params)
+            found = [each.to_dict() async for each in page.auto_paging_iter()]
+            return [read_invoice(each, await self._lines_of(each)) for each in reversed(found)]
+
+    async def _lines_of(self, invoice: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All of them: an invoice itself shows the first ten."""
         lines = invoice["lines"]
         if not lines.get("has_more"):
             return list(lines["data"])
@@ -220,7 +237,7 @@ def _judged() -> Iterator[None]:
         raise _judge(error) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         name = type(error).__name__
-        raise Unreachable(f"Stripe answered what cannot be read: {name}") from None
+        raise Unreachable(f"Stripe answered what cannot be read: {name}", answered=True) from None
 
 
 def _judge(error: "stripe.StripeError") -> Declined | Unreachable:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper_billing.models import Purse
+from tollkeeper_billing.models import Credit, Purse, total
 
 
 class Drawn(msgspec.Struct):
@@ -21,9 +21,6 @@ class Drawn(msgspec.Struct):
     """Of it, what is left of an earlier period."""
     included_of: str = ""
     """The subscription of the newest one."""
-    included_plan: str = ""
-    included_amount: int = 0
-    """What that plan includes in a whole period."""
     included_start: int = 0
     """Unix seconds: the begin of its period."""
     included_until: int = 0
@@ -38,8 +35,6 @@ _COLUMNS = (
     Purse.included_nanousd,
     Purse.lapsing_nanousd,
     Purse.included_of,
-    Purse.included_plan,
-    Purse.included_amount_nanousd,
     Purse.included_start,
     Purse.included_until,
 )
@@ -48,7 +43,22 @@ _COLUMNS = (
 def read_purse(database: Any, org: str) -> Drawn:  # noqa: ANN401
     """The purse of an organization."""
     rows = Purse.select(*_COLUMNS).where(Purse.org == org)
-    return next((Drawn(*row) for row in rows.tuples().execute(database)), Drawn())
+    purse = next((Drawn(*row) for row in rows.tuples().execute(database)), Drawn())
+    return bound(database, org, purse)
+
+
+def bound(database: Any, org: str, purse: Drawn) -> Drawn:  # noqa: ANN401
+    """Nothing is left of an allowance but what is there at all: a debt has taken the rest."""
+    funds = credits_of(database, org) + purse.metered + purse.exempt - purse.charged
+    purse.included = max(0, min(purse.included, funds))
+    purse.lapsing = min(purse.lapsing, purse.included)
+    return purse
+
+
+def credits_of(database: Any, org: str) -> int:  # noqa: ANN401
+    """The sum of an organization's credits, in nano-USD."""
+    ours = Credit.select(total(Credit.amount_nanousd)).where(Credit.org == org)
+    return next((amount or 0 for (amount,) in ours.tuples().execute(database)), 0)
 
 
 def with_allowances(database: Any) -> list[tuple[str, Drawn]]:  # noqa: ANN401
@@ -68,8 +78,6 @@ def write_purse(database: Any, org: str, purse: Drawn) -> None:  # noqa: ANN401
         included_nanousd=purse.included,
         lapsing_nanousd=purse.lapsing,
         included_of=purse.included_of,
-        included_plan=purse.included_plan,
-        included_amount_nanousd=purse.included_amount,
         included_start=purse.included_start,
         included_until=purse.included_until,
     ).on_conflict_replace().execute(database)

@@ -4,8 +4,10 @@ Each step stands alone: while Stripe is down the others go on, and what it misse
 """
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -25,6 +27,8 @@ DAY = draws.DAY
 MINUTE, HOUR = 60, 3600
 AT_ONCE = 200
 """Organizations in one transaction, between which calls get theirs."""
+LOOK_BACK = 400 * DAY
+"""How old an invoice may be that still gives something once it is paid."""
 
 
 class Rounds:
@@ -50,8 +54,13 @@ class Rounds:
             for name, plan in settings.plans.items()
             for price in (plan.stripe_price, *plan.former_prices)
         }
-        self._granted: set[allowances.Due] = set()
-        """What need not be looked at again."""
+        self._offers = {
+            price: allowances.Offer(
+                nanousd(plan.included), bool(plan.meter and not plan.meter_price)
+            )
+            for plan in settings.plans.values()
+            for price in (plan.stripe_price, *plan.former_prices)
+        }
         self._next_look: dict[str, int] = {}
         """By organization: Unix seconds. An event is looked into at once."""
         self._odd: dict[str, str] = {}
@@ -65,7 +74,7 @@ class Rounds:
             await self._attempt("charges", self.draw)
             for name, step in (
                 ("subscriptions", self.look_up),
-                ("allowances", self.grant),
+                ("allowances", self.lapse),
                 ("top-ups", self._topups.make),
                 ("usage", self._sender.send),
                 ("old events", self.forget),
@@ -133,37 +142,72 @@ class Rounds:
         return draws.Terms(standing.customer or "", meter, begin=standing.period_start)
 
     async def look_up(self) -> None:
-        """Ask Stripe for the subscriptions that an event told of, or whose period is over."""
+        """Ask Stripe for those that an event told of, and now and then for all subscribers."""
         now = self._till.now
         wanted = [
             each
-            for each in await self._till.read(customers.changed, now)
-            if each.heard > each.looked or now >= self._next_look.get(each.org, 0)
+            for each in await self._till.read(customers.changed)
+            if each.heard > each.looked or now >= self._next_look_at(each, now)
         ]
         try:
             await all_of(wanted, self._look_up_one)
         finally:
             self._till.apply()
 
-    async def _look_up_one(self, standing: customers.Standing) -> None:
+    def _next_look_at(self, standing: customers.Standing, now: int) -> int:
+        """When Stripe is asked without an event, since a webhook may get lost.
+
+        For whoever has a paid period at any moment of a day at first, so that not all come at once.
+        """
+        left = min(DAY, standing.period_end - now) if standing.is_paid else 0
+        soon = now + secrets.randbelow(max(1, left))
+        return self._next_look.setdefault(standing.org, soon)
+
+    async def _look_up_one(self, asked: customers.Standing) -> None:
+        found: list[customers.Subscription] = []
+        invoices: list[allowances.Invoice] = []
+        now, customer = self._till.now, asked.customer or ""
         try:
-            found = await self._stripe.subscriptions(standing.customer or "")
+            found = await self._stripe.subscriptions(customer)
+            invoices = await self._stripe.invoices(customer, now - LOOK_BACK)
         except Declined as declined:
             if declined.code != "resource_missing":
-                raise
-            found = []  # the customer was deleted there
-        best = customers.choose(found, self._plans)
-        after = await self._till.write(customers.note_subscription, standing, best, self._plans)
+                raise  # else the customer was deleted there
+        except Unreachable as unreachable:
+            if unreachable.answered:
+                self._tell_odd(asked.org, f"cannot be looked up: {unreachable}")
+            raise
+        seen = (found, invoices)
+        after = await self._till.change(self._take_over, asked, seen, now, touched=_org_of)
         self._till.note(after)
-        # A webhook may get lost: what is not paid, or not renewed yet, is looked at again.
-        pause = HOUR if after.period_end > self._till.now else MINUTE
-        self._next_look[after.org] = self._till.now + pause
-        odd = self._odd_in(after, found)
-        if odd and odd != self._odd.get(after.org):
-            message = f"{standing.org} {odd}"
+        pause = min(DAY if after.is_paid else HOUR, after.period_end - now)
+        self._next_look[after.org] = now + (pause if pause > 0 else MINUTE)
+        self._tell_odd(after.org, self._odd_in(after, found))
+
+    def _take_over(
+        self,
+        database: Any,  # noqa: ANN401
+        asked: customers.Standing,
+        seen: tuple[list[customers.Subscription], list[allowances.Invoice]],
+        now: int,
+    ) -> customers.Standing:
+        """Note what Stripe showed, and give what was paid for."""
+        found, invoices = seen
+        best = customers.choose(found, self._plans)
+        owed = {each.subscription for each in invoices if each.status in ("draft", "open")}
+        is_paid = best is not None and best.id not in owed
+        after = customers.note_subscription(database, asked, best, self._plans, is_paid=is_paid)
+        shown = allowances.Seen(after, invoices, {each.id for each in found})
+        allowances.grant(database, shown, self._offers, now)
+        return after
+
+    def _tell_odd(self, org: str, odd: str | None) -> None:
+        """Tell the operator what is odd of an organization, once."""
+        if odd and odd != self._odd.get(org):
+            message = f"{org} {odd}"
             log.error("%s", message)
-            self._tell(Notice("odd_subscription", message, org=standing.org))
-        self._odd[after.org] = odd or ""
+            self._tell(Notice("odd_subscription", message, org=org))
+        self._odd[org] = odd or ""
 
     def _odd_in(
         self, standing: customers.Standing, found: Sequence[customers.Subscription]
@@ -179,33 +223,11 @@ class Rounds:
             return f"has the plan {standing.plan} without its meter_price: no usage is metered"
         return None
 
-    async def grant(self) -> None:
-        """Take back what is left of allowances that are over, and give those that are paid."""
-        now = self._till.now
-        due = [each for each in map(self._due_of, self._till.standings()) if each is not None]
-        new = [each for each in due if each not in self._granted]
-        for at in range(0, len(new), AT_ONCE):
-            some = new[at : at + AT_ONCE]
-            await self._till.change(allowances.grant_all, some, now, touched=lambda orgs: orgs)
-        self._granted = set(due)
-        # What is left of the period before lapses now; calls under way may hold some of it.
-        for org, amount in (await self._till.read(allowances.lapsing, now)).items():
+    async def lapse(self) -> None:
+        """Take back what is left of allowances that are over; calls under way may hold some."""
+        due = await self._till.read(allowances.lapsing, self._till.now)
+        for org, amount in due.items():
             await self._lapse(org, amount)
-
-    def _due_of(self, standing: customers.Standing) -> allowances.Due | None:
-        """What the period of an organization includes, where it is paid and not over.
-
-        That of the plan it has or of the one it paid for, whichever is less.
-        """
-        plans = self._settings.plans
-        names = (standing.plan, standing.paid_plan)
-        is_over = standing.period_end <= self._till.now
-        if is_over or standing.status not in customers.GOOD or not plans.keys() >= {*names}:
-            return None
-        plan = min(names, key=lambda name: plans[name].included)
-        period = (standing.period_start, standing.period_end)
-        amount = nanousd(plans[plan].included)
-        return allowances.Due(standing.org, standing.subscription, plan, *period, amount)
 
     async def _lapse(self, org: str, amount: int) -> None:
         """Not what calls under way hold: that lapses once they are over."""
@@ -218,3 +240,7 @@ class Rounds:
         finally:
             if balances:
                 balances.release(org, free)
+
+
+def _org_of(standing: customers.Standing) -> list[str]:
+    return [standing.org]

@@ -218,7 +218,13 @@ class Routes:
         for bought in open_already:
             if bought.kind == purchases.PLAN and bought.session is not None:
                 session = bought.session
-                await self._desk.asked(lambda stripe, name=session: stripe.expire_session(name))  # type: ignore[misc]
+                if not await self._desk.asked(
+                    lambda stripe, name=session: stripe.expire_session(name)  # type: ignore[misc]
+                ):
+                    message = (
+                        "This organization has just bought a plan; it is in force in a minute."
+                    )
+                    raise Refused(409, "conflict", message, param="plan")
                 await self._till.write(purchases.close_checkout, bought.id)
 
     async def _open_checkouts(self, org: str) -> list[purchases.Bought]:

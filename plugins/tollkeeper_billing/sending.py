@@ -7,7 +7,7 @@ from tollkeeper import Notice
 from tollkeeper.amounts import dollars
 from tollkeeper_billing import outbox
 from tollkeeper_billing.draws import Terms
-from tollkeeper_billing.processor import Declined, Processor, Unreachable, all_of
+from tollkeeper_billing.processor import FORBIDDEN, Declined, Processor, Unreachable, all_of
 from tollkeeper_billing.settings import CENT
 from tollkeeper_billing.till import Till
 
@@ -68,16 +68,26 @@ class Sender:
     async def _ask(self, event: outbox.Pending) -> None:
         """By what Stripe has counted on that day: whether the event is in it."""
         known = await self._till.read(outbox.sent_units, event)
-        counted = await self._stripe.usage_of(event.meter, event.customer, *outbox.day_of(event))
+        try:
+            span = outbox.day_of(event)
+            counted = await self._stripe.usage_of(event.meter, event.customer, *span)
+        except Declined as declined:
+            if declined.transient or declined.code == FORBIDDEN:
+                raise
+            await self._note_unclear(event, str(declined))
+            return
         if counted == known + event.units:
             await self._till.write(outbox.note_sent, event)
         elif counted == known:
             await self._till.write(outbox.note_absent, event)
         else:
-            why = f"Stripe counted {counted} cents where {known} are known"
-            goes_on = await self._till.write(outbox.note_unclear, event, why, self._till.now)
-            if not goes_on:
-                self._complain(event, why)
+            await self._note_unclear(
+                event, f"Stripe counted {counted} cents where {known} are known"
+            )
+
+    async def _note_unclear(self, event: outbox.Pending, why: str) -> None:
+        if not await self._till.write(outbox.note_unclear, event, why, self._till.now):
+            self._complain(event, why)
 
     def _complain(self, event: outbox.Pending, why: str) -> None:
         amount = dollars(event.units * CENT)

@@ -154,6 +154,11 @@ class BillingSettings(PluginSettings):
                 if price in of:
                     raise ValueError(f"the plans {of[price]} and {name} both have {price}")
                 of[price] = name
+        for name, plan in self.plans.items():
+            if plan.meter_price in of:
+                raise ValueError(
+                    f"meter_price of the plan {name} is a price of {of[plan.meter_price]}"
+                )
             if plan.meter_price and not plan.meter:
                 raise ValueError(f"plan {name} has a meter_price and no meter that it bills")
         return self

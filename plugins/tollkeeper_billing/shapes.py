@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tollkeeper_billing.allowances import Invoice, Line
 from tollkeeper_billing.customers import Subscription
 from tollkeeper_billing.purchases import Bought
 from tollkeeper_billing.settings import BillingSettings
@@ -43,13 +44,8 @@ def session_of(
     return params
 
 
-def read_subscription(
-    told: Mapping[str, Any], lines: Sequence[Mapping[str, Any]] = ()
-) -> Subscription:
-    """A subscription, and the lines of its newest invoice.
-
-    Older API versions have the period at the whole, and call a price a plan.
-    """
+def read_subscription(told: Mapping[str, Any]) -> Subscription:
+    """Older API versions have the period at the whole, and call a price a plan."""
     items = told["items"]["data"]
     first = items[0] if items else {}
     return Subscription(
@@ -59,25 +55,34 @@ def read_subscription(
         period_start=int(first.get("current_period_start") or told.get("current_period_start", 0)),
         period_end=int(first.get("current_period_end") or told.get("current_period_end", 0)),
         created=int(told["created"]),
-        is_paid=is_paid_in(told),
-        paid_for=paid_for(lines) if is_paid_in(told) else (),
     )
 
 
-def is_paid_in(told: Mapping[str, Any]) -> bool:
-    """Whether the newest invoice of a subscription is paid."""
-    invoice = told.get("latest_invoice")
-    return isinstance(invoice, dict) and invoice.get("status") == "paid"
+def read_invoice(told: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Invoice:
+    """An invoice with all its lines, of which older API versions told in other words."""
+    parent = (told.get("parent") or {}).get("subscription_details") or told
+    subscription = str(parent.get("subscription") or "")
+    read = tuple(_line(line, subscription) for line in lines)
+    return Invoice(id=told["id"], status=told["status"], subscription=subscription, lines=read)
 
 
-def paid_for(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The prices that an invoice charges for, that of the latest period first.
-
-    What it credits, such as the rest of a period on another plan, is no charge.
-    """
-    charged = [line for line in lines if line["amount"] >= 0 and line.get("pricing")]
-    charged.sort(key=lambda line: (line["period"]["end"], line["amount"]), reverse=True)
-    return tuple(line["pricing"]["price_details"]["price"] for line in charged)
+def _line(told: Mapping[str, Any], subscription: str) -> Line:
+    parent = told.get("parent") or {}
+    kinds = ("subscription_item_details", "invoice_item_details")
+    details = next((parent[kind] for kind in kinds if parent.get(kind)), told)
+    priced = (told.get("pricing") or {}).get("price_details") or told
+    price = priced.get("price") or told.get("plan") or ""
+    is_part = bool(details.get("proration"))
+    # The rest of what cost nothing is neither charged nor credited.
+    sign = -1 if told["amount"] < 0 else int(bool(told["amount"]) or not is_part)
+    return Line(
+        price=price if isinstance(price, str) else price["id"],
+        subscription=str(details.get("subscription") or subscription),
+        sign=sign,
+        start=int(told["period"]["start"]),
+        end=int(told["period"]["end"]),
+        is_part=is_part,
+    )
 
 
 def payment_of(bought: Bought, card: str) -> Any:  # noqa: ANN401 -- the library's parameters

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from shop import Shop, shop
+from shop import BILLING, Shop, shop
 
 from tollkeeper_billing.draws import DAY
 
@@ -53,7 +53,7 @@ async def test_a_better_plan_adds_nothing_before_it_is_paid() -> None:
         house.stripe.change_price(subscription, "price_big")
         await house.jump(MONTH)
         house.stripe.renew(subscription)
-        assert await balance(house) == "100.00"
+        assert await balance(house) == "180.00"
 
 
 async def test_a_better_plan_that_is_paid_at_once_adds_the_difference_at_once() -> None:
@@ -74,14 +74,47 @@ async def test_who_goes_up_uses_it_and_goes_down_again_owes_what_stripe_credits(
         assert (await house.status())["hard_stop"]
 
 
-async def test_who_goes_down_on_the_day_of_the_renewal_does_not_keep_the_larger_allowance() -> None:
+async def test_a_change_that_is_on_the_next_invoice_counts_with_it() -> None:
     async with plans() as (house, subscription):
         house.stripe.change_price(subscription, "price_big")
         await house.jump(MONTH)
         house.stripe.renew(subscription)
+        assert await balance(house) == "180.00"  # and so much was paid
+        await use(house, 150)
+        house.stripe.change_price(subscription, "price_pro")
+        assert await balance(house) == "30.00"
+        await house.jump(MONTH)
+        house.stripe.renew(subscription)
+        assert -30.1 < float(await balance(house)) < -29.9
+
+
+async def test_a_change_for_which_stripe_credits_nothing_takes_nothing() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big", at_once=True)
         assert await balance(house) == "100.00"
         house.stripe.change_price(subscription, "price_pro")
-        assert float(await balance(house)) < 20.1
+        house.stripe.pending.clear()  # as with a proration_behavior of none
+        await house.jump(MONTH - DAY)
+        assert await balance(house) == "100.00"
+        await house.jump(DAY)
+        house.stripe.renew(subscription)
+        assert await balance(house) == "20.00"
+
+
+async def test_a_credit_for_what_was_never_paid_gives_nothing() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big")
+        house.stripe.pending.clear()
+        await house.jump(MONTH)
+        house.stripe.fail_renewal(subscription)
+        assert await balance(house) == "0.00"
+        house.stripe.change_price(subscription, "price_pro", at_once=True)
+        house.stripe.find("subscription", subscription)["status"] = "active"
+        assert await balance(house) == "-80.00"
+        for owed in ("-60.00", "-40.00", "-20.00", "0.00"):  # which the credit pays
+            await house.jump(MONTH)
+            house.stripe.renew(subscription)
+            assert await balance(house) == owed
 
 
 async def test_who_goes_up_before_the_renewal_is_paid_has_what_the_renewal_was_for() -> None:
@@ -100,7 +133,7 @@ async def test_a_plan_is_found_on_an_invoice_of_many_lines() -> None:
         house.stripe.change_price(subscription, "price_big")
         await house.jump(MONTH)
         house.stripe.renew(subscription)
-        assert await balance(house) == "100.00"
+        assert await balance(house) == "180.00"
         invoice = house.stripe.find("subscription", subscription)["latest_invoice"]
         assert ("GET", f"/v1/invoices/{invoice}/lines") in house.stripe.requests
 
@@ -162,5 +195,38 @@ async def test_what_is_odd_is_told_once_and_looked_at_no_more_often(
             await house.round()
             asked.append(len(house.stripe.requests) - before)
             house.clock.jump(30)
-        assert asked == [1, 0, 1]
+        assert asked == [2, 0, 2]
     assert caplog.text.count("prices of no plan") == 1
+
+
+async def test_a_plan_that_was_just_paid_stands_in_the_way_of_a_second_one() -> None:
+    async with shop(tail=TAIL) as house:
+        await house.buy("pro", "plan")  # and the webhook is still under way
+        reply = await house.ask("POST", f"{BILLING}/checkout", {"plan": "usage"})
+        assert (reply.status, reply.code) == (409, "conflict")
+        await house.deliver()
+        assert (await house.status())["balance"] == "20.00"
+
+
+async def test_a_change_whose_webhook_got_lost_is_found_within_a_day() -> None:
+    async with plans() as (house, subscription):
+        house.stripe.change_price(subscription, "price_big", at_once=True)
+        house.delivered = len(house.stripe.events)
+        await house.jump(DAY)
+        await house.round()
+        assert (await house.status())["balance"] == "100.00"
+
+
+async def test_one_subscription_that_cannot_be_read_is_named_and_holds_up_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with plans() as (house, _):
+        invoice = house.stripe.every("invoice")[0]
+        invoice["lines"]["data"][0]["period"] = None
+        house.stripe.record("customer.subscription.updated", house.stripe.every("subscription")[0])
+        await house.join("other")
+        await house.buy("pro", "plan", "other")
+        for _ in range(3):
+            await house.deliver()
+        assert (await house.status("other"))["plan"] == "pro"
+        assert caplog.text.count(f"{house.orgs['acme']} cannot be looked up") == 1

@@ -1,39 +1,70 @@
-"""What plans include: once for a period that was paid, however often plans are changed."""
+"""What plans include: what paid invoices charge for, each once, until its time is over."""
 
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tollkeeper.storage import Database, make_database
 from tollkeeper_billing import allowances
-from tollkeeper_billing.allowances import Due
-from tollkeeper_billing.customers import begin_customer
-from tollkeeper_billing.draws import DAY, credits_of
+from tollkeeper_billing.allowances import Invoice, Line, Offer, Seen
+from tollkeeper_billing.customers import Standing, begin_customer, standing
+from tollkeeper_billing.draws import DAY
 from tollkeeper_billing.models import Customer
-from tollkeeper_billing.purses import read_purse, write_purse
+from tollkeeper_billing.purchases import add_credit
+from tollkeeper_billing.purses import credits_of, read_purse, write_purse
 
 NOW = 1_795_564_800
 MONTH = 30 * DAY
-PERIOD = (NOW, NOW + MONTH)
-NEXT = (NOW + MONTH, NOW + 2 * MONTH)
+HALF = NOW + MONTH // 2
+ONE, TWO, THREE = (((NOW + n * MONTH), NOW + (n + 1) * MONTH) for n in range(3))
+OFFERS = {
+    "pro": Offer(2000),
+    "big": Offer(10_000),
+    "yearly": Offer(24_000),
+    "metered": Offer(500, is_metered=True),
+}
 
 
-def grant(
-    db: Any, amount: int, period: tuple[int, int] = PERIOD, now: int = NOW, of: str = "sub"
-) -> int:
-    """What it gives; a plan is known by what it includes."""
-    before = credits_of(db, "acme")
-    due = Due("acme", of, f"plan{amount}", *period, amount)
-    assert allowances.grant(db, due, now) is (credits_of(db, "acme") != before)
-    return credits_of(db, "acme") - before
+def line(price: str, start: int, end: int, *, sign: int = 1, of: str = "sub") -> Line:
+    return Line(price, of, sign, start, end, is_part=False)
 
 
-def stands(db: Any, subscription: str = "sub", status: str = "active") -> None:
-    """How Stripe showed it last."""
+def part(price: str, start: int, end: int, *, sign: int = 1) -> Line:
+    return msgspec.structs.replace(line(price, start, end, sign=sign), is_part=True)
+
+
+def stands(
+    db: Any, period: tuple[int, int] = ONE, subscription: str = "sub", status: str = "active"
+) -> Standing:
+    """How Stripe shows it now."""
     begin_customer(db, "acme", "")
-    Customer.update(subscription=subscription, status=status).execute(db)
+    start, end = period
+    Customer.update(
+        subscription=subscription, status=status, period_start=start, period_end=end
+    ).execute(db)
+    found = standing(db, "acme")
+    assert found is not None
+    return found
+
+
+def pay(
+    db: Any,
+    name: str,
+    *lines: Line,
+    period: tuple[int, int] = ONE,
+    now: int = NOW,
+    status: str = "paid",
+    alive: frozenset[str] = frozenset({"sub"}),
+) -> int:
+    """What an invoice gives."""
+    before = credits_of(db, "acme")
+    invoice = Invoice(name, status, "sub", lines)
+    allowances.grant(db, Seen(stands(db, period), [invoice], alive), OFFERS, now)
+    return credits_of(db, "acme") - before
 
 
 def due(db: Any, now: int) -> int:
@@ -44,158 +75,233 @@ def use(db: Any, amount: int) -> None:
     """Draw from the allowance."""
     purse = read_purse(db, "acme")
     purse.included -= amount
+    purse.charged += amount
     write_purse(db, "acme", purse)
 
 
-def test_an_allowance_is_granted_once_in_a_period(database: Database) -> None:
-    with database.transaction() as db:
-        assert [grant(db, 20) for _ in range(3)] == [20, 0, 0]
-        assert grant(db, 20, now=NOW + MONTH - 1) == 0
-        assert [grant(db, 20, NEXT, NOW + MONTH + 9) for _ in range(3)] == [20, 0, 0]
-        assert grant(db, 20) == 0  # a look at Stripe that comes late
+def left(db: Any) -> int:
+    return read_purse(db, "acme").included
 
 
-def test_a_better_plan_adds_the_difference_for_the_time_that_is_left(database: Database) -> None:
+def test_an_invoice_gives_what_its_plan_includes_once_it_is_paid(database: Database) -> None:
     with database.transaction() as db:
-        assert grant(db, 2000) == 2000
-        assert grant(db, 5000, now=NOW + MONTH // 2) == 1500
-        assert grant(db, 5000, now=NOW + MONTH - 10) == 0
-        assert grant(db, 5000, NEXT, NOW + MONTH) == 5000
+        for status in ("draft", "open", "uncollectible", "void"):
+            assert pay(db, "in_1", line("pro", *ONE), status=status) == 0
+        assert [pay(db, "in_1", line("pro", *ONE)) for _ in range(3)] == [2000, 0, 0]
+        assert pay(db, "in_2", line("somebody elses", *ONE)) == 0
+        assert pay(db, "in_3", line("pro", *TWO), period=TWO) == 2000
+
+
+@pytest.mark.parametrize("is_paid_late", [False, True])
+def test_a_better_plan_gives_the_difference_for_the_time_that_is_left(
+    database: Database, is_paid_late: bool
+) -> None:
+    now = HALF + is_paid_late * 10 * DAY
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        lines = part("pro", HALF, ONE[1], sign=-1), part("big", HALF, ONE[1])
+        assert pay(db, "in_2", *lines, now=now) == 4000
+        assert left(db) == 6000
 
 
 def test_a_lesser_plan_takes_the_difference_also_of_what_is_used_up(database: Database) -> None:
     with database.transaction() as db:
-        assert grant(db, 5000) == 5000
-        use(db, 4000)
-        assert grant(db, 2000, now=NOW + MONTH // 2) == -1500
-        assert read_purse(db, "acme").included == 0
-        assert grant(db, 5000, now=NOW + MONTH // 2) == 1500
+        add_credit(db, ("acme", "pack", 700), "co_1", "", NOW)
+        pay(db, "in_1", line("big", *ONE))
+        use(db, 9500)
+        lines = part("big", HALF, ONE[1], sign=-1), part("pro", HALF, ONE[1])
+        assert pay(db, "in_2", *lines, now=HALF) == -4000
+        assert left(db) == 0
+        assert credits_of(db, "acme") - read_purse(db, "acme").charged == 10_700 - 9500 - 4000
 
 
-def test_what_a_plan_includes_is_not_changed_within_a_period(database: Database) -> None:
+def test_a_debt_is_paid_by_the_next_allowance_and_not_taken_twice(database: Database) -> None:
     with database.transaction() as db:
-        assert grant(db, 20) == 20
-        for amount in (30, 10):
-            assert not allowances.grant(db, Due("acme", "sub", "plan20", *PERIOD, amount), NOW)
-        assert allowances.grant(db, Due("acme", "sub", "plan20", *NEXT, 30), NOW + MONTH)
-        assert credits_of(db, "acme") == 50
+        pay(db, "in_1", line("big", *ONE))
+        use(db, 10_000)
+        lines = part("big", HALF, ONE[1], sign=-1), part("pro", HALF, ONE[1])
+        assert pay(db, "in_2", *lines, now=HALF) == -4000
+        pay(db, "in_3", line("pro", *TWO), period=TWO)
+        pay(db, "in_4", line("pro", *THREE), period=THREE)
+        assert (left(db), due(db, THREE[0])) == (0, 0)
+        four = (THREE[1], THREE[1] + MONTH)
+        pay(db, "in_5", line("pro", *four), period=four)
+        assert (left(db), due(db, four[0])) == (2000, 0)
 
 
-def test_another_interval_credits_what_is_left_of_the_old_one(database: Database) -> None:
+def test_what_an_allowance_of_a_debt_would_have_lapsed_is_forgotten(database: Database) -> None:
     with database.transaction() as db:
-        assert grant(db, 3000) == 3000
-        at = NOW + MONTH // 2
-        assert grant(db, 36000, (at, at + 12 * MONTH), at + 60) == 36000 - 1500
-        assert read_purse(db, "acme").included == 37500
-        assert due_of_old(db) == 1500
-        use(db, 37500)
-        back = at + 6 * MONTH
-        assert grant(db, 3000, (back, back + MONTH), back) == 3000 - 18000
-        assert read_purse(db, "acme").included == 0
+        pay(db, "in_1", line("pro", *ONE))
+        add_credit(db, ("acme", "reversal", -3000), "re_1", "", NOW)
+        for name in ("co_1", "co_2"):
+            allowances.lapse(db, "acme", due(db, NOW + 9 * MONTH), NOW + 9 * MONTH)
+            add_credit(db, ("acme", "pack", 3000), name, "", NOW)
+        assert due(db, NOW + 9 * MONTH) == 0
+        assert credits_of(db, "acme") == 5000
 
 
-def due_of_old(db: Any) -> int:
-    """What lapses of an earlier period while the plan goes on."""
-    stands(db)
-    return due(db, NOW + MONTH // 2)
+def test_a_change_that_is_on_the_next_invoice_counts_then_and_does_not_lapse_with_the_rest(
+    database: Database,
+) -> None:
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        use(db, 500)
+        change = part("pro", HALF, ONE[1], sign=-1), part("big", HALF, ONE[1])
+        assert pay(db, "in_2", *change, line("big", *TWO), period=TWO, now=TWO[0]) == 14_000
+        assert (left(db), due(db, TWO[0])) == (15_500, 1500)
+
+
+def test_another_interval_begins_a_period_and_credits_the_rest_of_the_old_one(
+    database: Database,
+) -> None:
+    year = (HALF, HALF + 12 * MONTH)
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        credit = part("pro", HALF, ONE[1], sign=-1)
+        for_a_year = part("yearly", *year)  # whatever Stripe calls it, it is the whole period
+        assert pay(db, "in_2", credit, for_a_year, period=year, now=HALF) == 24_000 - 1000
+        assert (left(db), due(db, HALF)) == (25_000, 1000)
+        use(db, 25_000)
+        back = (HALF + 6 * MONTH, HALF + 7 * MONTH)
+        credit = part("yearly", back[0], year[1], sign=-1)
+        given = pay(db, "in_3", credit, line("pro", *back), period=back, now=back[0])
+        assert given == 2000 - 12_000
+        assert left(db) == 0
+
+
+def test_what_costs_nothing_to_begin_with_is_not_credited(database: Database) -> None:
+    with database.transaction() as db:
+        assert pay(db, "in_1", line("big", *ONE)) == 10_000  # a trial
+        free = part("big", HALF, ONE[1], sign=0), part("pro", HALF, ONE[1], sign=0)
+        assert pay(db, "in_2", *free) == 0
+        ends = (HALF, HALF + MONTH)
+        assert pay(db, "in_3", line("big", *ends), period=ends, now=HALF) == 10_000
+        assert due(db, HALF) == 10_000
+
+
+def test_a_metered_price_is_charged_late_and_gives_for_the_period_that_runs(
+    database: Database,
+) -> None:
+    with database.transaction() as db:
+        assert pay(db, "in_1", line("metered", NOW, NOW)) == 500
+        assert due(db, NOW + MONTH - 1) == 0
+        assert pay(db, "in_2", line("metered", *ONE), period=TWO, now=TWO[0]) == 500
+        assert (left(db), due(db, TWO[0]), due(db, TWO[1] + allowances.GRACE)) == (1000, 500, 1000)
+
+
+def test_an_old_period_that_is_paid_late_gives_and_ends_nothing(database: Database) -> None:
+    with database.transaction() as db:
+        pay(db, "in_2", line("pro", *TWO), period=TWO)
+        assert pay(db, "in_1", line("pro", *ONE), period=TWO) == 2000
+        assert (left(db), due(db, TWO[0])) == (4000, 0)
+
+
+def test_of_two_subscriptions_the_rest_stays_until_both_are_over(database: Database) -> None:
+    both = frozenset({"sub", "other"})
+    later = (HALF, HALF + MONTH)
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        pay(db, "in_2", line("big", *later, of="other"), period=later, alive=both)
+        assert (left(db), due(db, later[1] - 1)) == (12_000, 0)
+        stands(db, later, "other")
+        assert due(db, later[1] - 1) == 0
 
 
 def test_whoever_ends_a_plan_and_buys_another_has_what_that_includes(database: Database) -> None:
+    later = (NOW + 5 * DAY, NOW + 5 * DAY + MONTH)
     with database.transaction() as db:
-        stands(db)
-        assert grant(db, 3000) == 3000
-        stands(db, "", "")
-        assert due(db, NOW + 5 * DAY) == 3000
+        pay(db, "in_1", line("pro", *ONE))
+        stands(db, (0, 0), "", "")
+        assert due(db, NOW + 5 * DAY) == 2000
         allowances.lapse(db, "acme", 10**9, NOW + 5 * DAY)
-        again = (NOW + 5 * DAY, NOW + 5 * DAY + MONTH)
-        assert grant(db, 3000, again, NOW + 5 * DAY, "other") == 3000
-        assert grant(db, 3000, now=NOW + 6 * DAY) == 0  # the old one does not come back
-        assert grant(db, 3000, again, NOW + 6 * DAY, "other") == 0
-        assert credits_of(db, "acme") == 3000
+        other = line("pro", *later, of="other")
+        assert pay(db, "in_2", other, period=later, alive=frozenset({"other"})) == 2000
+        assert (left(db), due(db, later[0])) == (2000, 0)
 
 
-def test_what_is_left_of_a_period_lapses_when_the_next_one_begins(database: Database) -> None:
+def test_what_is_left_of_a_period_lapses_when_the_next_one_is_paid(database: Database) -> None:
     with database.transaction() as db:
-        stands(db)
-        grant(db, 20)
-        assert due(db, NOW + MONTH - 1) == 0
-        assert due(db, NOW + MONTH + 60) == 0  # the next is being paid
-        grant(db, 30, NEXT, NOW + MONTH + 3600)
-        assert due(db, NOW + MONTH + 3600) == 20
-        allowances.lapse(db, "acme", 15, NOW + MONTH + 3600)
-        assert due(db, NOW + MONTH + 3600) == 5
-        allowances.lapse(db, "acme", 50, NOW + MONTH + 3600)
-        assert due(db, NOW + MONTH + 3600) == 0
-        assert credits_of(db, "acme") == 30
+        pay(db, "in_1", line("pro", *ONE))
+        assert due(db, ONE[1] - 1) == 0
+        stands(db, TWO)
+        assert due(db, TWO[0] + 60) == 0  # the next is being paid
+        pay(db, "in_2", line("big", *TWO), period=TWO)
+        assert due(db, TWO[0]) == 2000
+        allowances.lapse(db, "acme", 1500, TWO[0])
+        assert due(db, TWO[0]) == 500
+        allowances.lapse(db, "acme", 10**9, TWO[0])
+        assert due(db, TWO[0]) == 0
+        assert credits_of(db, "acme") == 10_000
 
 
 def test_what_is_paid_stays_until_its_period_is_over_whatever_else_is_owed(
     database: Database,
 ) -> None:
     with database.transaction() as db:
-        grant(db, 20)
+        pay(db, "in_1", line("pro", *ONE))
         for status in ("past_due", "unpaid", "paused", "incomplete"):
             stands(db, status=status)
-            assert (due(db, NOW + 1), due(db, NOW + MONTH)) == (0, 20)
-        stands(db)
-        assert due(db, NOW + MONTH + allowances.GRACE - 1) == 0
-        assert due(db, NOW + MONTH + allowances.GRACE) == 20
+            assert (due(db, NOW + 1), due(db, ONE[1])) == (0, 2000)
+        stands(db, TWO)
+        assert due(db, ONE[1] + allowances.GRACE - 1) == 0
+        assert due(db, ONE[1] + allowances.GRACE) == 2000
+
+
+def test_a_period_that_is_extended_keeps_its_allowance(database: Database) -> None:
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", NOW, NOW + 7 * DAY), period=(NOW, NOW + 7 * DAY))
+        stands(db, ONE, status="trialing")
+        assert due(db, NOW + 20 * DAY) == 0
 
 
 def test_nothing_more_lapses_than_there_is_or_than_is_over_by_now(database: Database) -> None:
     with database.transaction() as db:
-        stands(db)
-        grant(db, 20)
-        allowances.lapse(db, "acme", 500, NOW)  # looked up before it was granted
-        assert credits_of(db, "acme") == 20
-        stands(db, "", "")
+        pay(db, "in_1", line("pro", *ONE))
+        allowances.lapse(db, "acme", 500, NOW)  # looked up before it was paid
+        assert credits_of(db, "acme") == 2000
+        stands(db, (0, 0), "", "")
         for _ in range(3):
-            allowances.lapse(db, "acme", 500, NOW)
+            allowances.lapse(db, "acme", 5000, NOW)
         allowances.lapse(db, "other", 5, NOW)
         assert credits_of(db, "acme") == credits_of(db, "other") == 0
 
 
-def test_many_are_granted_together_and_those_that_got_something_are_told(
-    database: Database,
-) -> None:
-    with database.transaction() as db:
-        some = [
-            Due(org, f"sub_{org}", "pro", *PERIOD, amount)
-            for org, amount in (("acme", 20), ("other", 0), ("third", 5))
-        ]
-        assert allowances.grant_all(db, some, NOW) == {"acme", "third"}
-        assert allowances.grant_all(db, some, NOW) == set()
-
-
-PLANS = ((20_000, MONTH), (100_000, MONTH), (0, MONTH), (240_000, 12 * MONTH))
-
-
-@given(st.lists(st.tuples(st.sampled_from(PLANS), st.integers(0, 40 * 86400)), max_size=20))
-def test_changing_to_and_fro_gives_what_stripe_charges_for(
-    steps: list[tuple[tuple[int, int], int]],
-) -> None:
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["pro", "big", "yearly"]), st.integers(0, 40 * DAY)),
+        max_size=20,
+    )
+)
+def test_changing_to_and_fro_gives_what_stripe_charges_for(steps: list[tuple[str, int]]) -> None:
     opened = make_database("sqlite:///:memory:", Path("/"))
     opened.open()
     opened.migrate_package("billing", "tollkeeper_billing")
-    amount, length = PLANS[0]
-    now = start = NOW
+    lasts = {"pro": MONTH, "big": MONTH, "yearly": 12 * MONTH}
+    price, period, now, number = "pro", ONE, NOW, 1
     with opened.transaction() as db:
-        given_so_far = grant(db, amount)
+        so_far = pay(db, "in_1", line(price, *period))
         earned = 0.0
-        for (then, lasts), passed in steps:
-            while start + length <= now + passed:  # renewals
-                earned += amount * (start + length - now) / length
-                passed -= start + length - now
-                now = start = start + length
-                given_so_far += grant(db, amount, (start, start + length), now)
-            earned += amount * passed / length
+        for then, passed in steps:
+            amount = OFFERS[price].amount
+            while period[1] <= now + passed:  # renewals
+                earned += amount * (period[1] - now) / (period[1] - period[0])
+                passed -= period[1] - now
+                now = period[1]
+                period, number = (now, now + lasts[price]), number + 1
+                so_far += pay(db, f"in_{number}", line(price, *period), period=period, now=now)
+            earned += amount * passed / (period[1] - period[0])
             now += passed
-            if lasts != length:
-                start = now
-            amount, length = then, lasts
-            given_so_far += grant(db, amount, (start, start + length), now)
-            ahead = amount * (start + length - now) / length
-            assert abs(given_so_far - earned - ahead) <= 2 * (len(steps) + 1)
+            credit = part(price, now, period[1], sign=-1)
+            number += 1
+            if lasts[then] == lasts[price]:
+                lines = (credit, part(then, now, period[1]))
+            else:
+                period = (now, now + lasts[then])
+                lines = (credit, line(then, *period))
+            so_far += pay(db, f"in_{number}", *lines, period=period, now=now)
+            price = then
+            ahead = OFFERS[price].amount * (period[1] - now) / (period[1] - period[0])
+            assert abs(so_far - earned - ahead) <= 2 * number
             purse = read_purse(db, "acme")
             assert purse.included >= purse.lapsing >= 0
     opened.close()

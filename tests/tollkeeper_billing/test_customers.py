@@ -16,10 +16,8 @@ def subscription(
     status: str = "active",
     price: str = "price_pro",
     created: int = NOW,
-    *,
-    is_paid: bool = False,
 ) -> Subscription:
-    return Subscription(name, status, (price,), NOW, NOW + 100, created, is_paid)
+    return Subscription(name, status, (price,), NOW, NOW + 100, created)
 
 
 def joined(database: Database, org: str = "acme") -> Standing:
@@ -39,12 +37,12 @@ def stored(database: Database, org: str = "acme") -> Standing:
 
 def noted(database: Database, asked: Standing, found: Subscription | None) -> Standing:
     with database.transaction() as db:
-        return customers.note_subscription(db, asked, found, PLANS)
+        return customers.note_subscription(db, asked, found, PLANS, is_paid=found is not None)
 
 
-def changed(database: Database, now: int = NOW) -> list[str]:
+def changed(database: Database) -> list[str]:
     with database.reading() as db:
-        return [each.org for each in customers.changed(db, now)]
+        return [each.org for each in customers.changed(db)]
 
 
 def heard(database: Database, org: str = "acme") -> None:
@@ -85,7 +83,7 @@ def test_stripe_is_asked_for_those_of_whom_an_event_told(database: Database) -> 
     assert changed(database) == []
     heard(database)
     assert changed(database) == ["acme"]
-    noted(database, stored(database), subscription(is_paid=True))
+    noted(database, stored(database), None)
     assert changed(database) == []
     assert stored(database).heard == asked.heard + 1
 
@@ -106,18 +104,14 @@ def test_nobody_is_asked_for_who_has_no_customer_yet(database: Database) -> None
     assert changed(database) == []
 
 
-@pytest.mark.parametrize(
-    ("status", "asked"),
-    [("active", True), ("trialing", True), ("past_due", True), ("unpaid", False)],
-)
-def test_stripe_is_asked_again_when_the_period_of_a_living_plan_is_over(
-    database: Database, status: str, asked: bool
+@pytest.mark.parametrize("status", ["active", "trialing", "past_due", "unpaid", "paused"])
+def test_stripe_is_asked_now_and_then_for_whoever_has_a_subscription(
+    database: Database, status: str
 ) -> None:
-    noted(database, joined(database), subscription(status=status, is_paid=True))
-    assert changed(database, NOW + 99) == []
-    assert changed(database, NOW + 100) == (["acme"] if asked else [])
-    noted(database, stored(database), subscription(status=status))
-    assert changed(database, NOW + 99) == (["acme"] if asked else [])
+    noted(database, joined(database), subscription(status=status))
+    assert changed(database) == ["acme"]
+    noted(database, stored(database), None)
+    assert changed(database) == []
 
 
 @pytest.mark.parametrize(

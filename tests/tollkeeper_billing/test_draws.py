@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tollkeeper import PluginError
 from tollkeeper.storage import Database, make_database
 from tollkeeper_billing import allowances, draws
+from tollkeeper_billing.customers import Standing
 from tollkeeper_billing.draws import DAY, Terms
 from tollkeeper_billing.models import Draw, MeterEvent
 from tollkeeper_billing.purchases import add_credit, read_funds
-from tollkeeper_billing.purses import read_purse
+from tollkeeper_billing.purses import credits_of, read_purse
 from tollkeeper_billing.settings import CENT
 
 NOW = 1_795_564_800 + 10 * 3600
@@ -25,6 +26,15 @@ PERIOD = (TODAY - 5 * DAY, TODAY + 25 * DAY)
 
 def buy(db: Any, amount: int, source: str = "co_1") -> None:
     assert add_credit(db, ("acme", "pack", amount), source, "", NOW)
+
+
+def include(db: Any, amount: int, at: int = 0) -> None:
+    start, end = PERIOD[0] + at, PERIOD[1] + at
+    has = Standing("acme", "", "", status="active", period_start=start, period_end=end)
+    line = allowances.Line("price", f"sub_{at % 3}", 1, start, end, is_part=False)
+    invoice = allowances.Invoice(f"in_{at}", "paid", "sub", (line,))
+    seen = allowances.Seen(has, [invoice], ())
+    allowances.grant(db, seen, {"price": allowances.Offer(amount)}, NOW)
 
 
 def draw(db: Any, charged: int, terms: Terms = PREPAID, day: int = TODAY) -> bool:
@@ -54,7 +64,7 @@ def test_what_is_looked_at_again_is_not_drawn_again(database: Database) -> None:
 def test_an_allowance_goes_first_then_credit_then_the_meter(database: Database) -> None:
     with database.transaction() as db:
         buy(db, 5 * CENT)
-        assert allowances.grant(db, allowances.Due("acme", "sub", "pro", *PERIOD, 3 * CENT), NOW)
+        include(db, 3 * CENT)
         draw(db, 2 * CENT, METERED)
         assert (read_purse(db, "acme").included, left(db)) == (CENT, 6 * CENT)
         draw(db, 8 * CENT, METERED)
@@ -197,20 +207,18 @@ def test_every_nano_dollar_is_drawn_from_one_place(steps: list[tuple[str, int]])
                 charged += amount
                 draw(db, charged, METERED)
             elif what == "grant":
-                period = (NOW + at - DAY, NOW + (at + 1) * DAY)
-                before = draws.credits_of(db, "acme")
-                due = allowances.Due("acme", f"sub_{at % 3}", "pro", *period, amount)
-                allowances.grant(db, due, NOW)
-                granted += draws.credits_of(db, "acme") - before
+                before = credits_of(db, "acme")
+                include(db, amount, at)
+                granted += credits_of(db, "acme") - before
             else:
-                before = draws.credits_of(db, "acme")
+                before = credits_of(db, "acme")
                 allowances.lapse(db, "acme", amount, NOW)
-                lapsed += before - draws.credits_of(db, "acme")
+                lapsed += before - credits_of(db, "acme")
             purse = read_purse(db, "acme")
             assert purse.charged == charged
             assert purse.included >= 0
             assert purse.included >= purse.lapsing >= 0
-            assert draws.credits_of(db, "acme") == credits + granted - lapsed
+            assert credits_of(db, "acme") == credits + granted - lapsed
             assert sum(units for units, _, _ in events(db)) == purse.metered // CENT
             identifiers = [name for _, name, _ in events(db)]
             assert len(set(identifiers)) == len(identifiers)

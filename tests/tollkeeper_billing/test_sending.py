@@ -191,3 +191,20 @@ async def test_what_is_too_old_for_stripe_is_told_and_lets_others_pass(tmp_path:
         assert await office.state("one") == "dead"
         assert office.arrived == ["two"]
         assert "0.05 USD of acme" in office.notices[0].message
+
+
+async def test_an_event_of_which_stripe_cannot_be_asked_is_given_up_after_a_day_and_told(
+    tmp_path: Path,
+) -> None:
+    async with post(tmp_path) as office:
+        await office.put("one")
+        await office.put("two")
+        await office.send("drop_before")
+        for meter in office.stripe.every("billing.meter"):
+            meter["event_name"] = "another"  # somebody has renamed it
+        office.clock.jump(72 * HOUR)
+        for _ in range(30):
+            await office.send()
+            office.clock.jump(HOUR)
+        assert await office.state("one") == "dead"
+        assert [notice.kind for notice in office.notices] == ["usage_not_billed"]

@@ -245,12 +245,12 @@ async def test_a_plan_that_ended_is_trusted_no_more(till: Till, database: Databa
         found = customers.standing(db, "acme")
         assert found is not None
         bought = Subscription("sub_1", "active", ("price_base",), NOW, NOW + 9, NOW)
-        customers.note_subscription(db, found, bought, {"price_base": "usage"})
+        customers.note_subscription(db, found, bought, {"price_base": "usage"}, is_paid=True)
     await till.reload()
     till.apply()
     assert not balances.is_stopped("acme")
     with database.transaction() as db:
-        customers.note_subscription(db, found, None, {})
+        customers.note_subscription(db, found, None, {}, is_paid=False)
     await till.reload()
     till.apply()
     assert balances.is_stopped("acme")

@@ -6,7 +6,7 @@ TABLES = (
     " email TEXT NOT NULL, customer TEXT UNIQUE, plan TEXT NOT NULL, status TEXT NOT NULL,"
     " subscription TEXT NOT NULL, period_start INTEGER NOT NULL, period_end INTEGER NOT NULL,"
     " prices TEXT NOT NULL, is_paid INTEGER NOT NULL,"
-    " paid_plan TEXT NOT NULL, heard INTEGER NOT NULL, looked INTEGER NOT NULL,"
+    " heard INTEGER NOT NULL, looked INTEGER NOT NULL,"
     " topup_pack TEXT NOT NULL, topup_below_nanousd INTEGER NOT NULL, topup_error TEXT NOT NULL)",
     "CREATE TABLE billing_checkout (id TEXT PRIMARY KEY, org TEXT NOT NULL, kind TEXT NOT NULL,"
     " name TEXT NOT NULL, cents INTEGER NOT NULL, credit_nanousd INTEGER NOT NULL,"
@@ -30,8 +30,7 @@ TABLES = (
     " metered_nanousd INTEGER NOT NULL, exempt_nanousd INTEGER NOT NULL,"
     " units INTEGER NOT NULL,"
     " included_nanousd INTEGER NOT NULL, lapsing_nanousd INTEGER NOT NULL,"
-    " included_of TEXT NOT NULL, included_plan TEXT NOT NULL,"
-    " included_amount_nanousd INTEGER NOT NULL, included_start INTEGER NOT NULL,"
+    " included_of TEXT NOT NULL, included_start INTEGER NOT NULL,"
     " included_until INTEGER NOT NULL)",
     "CREATE TABLE billing_draw (org TEXT NOT NULL, day INTEGER NOT NULL,"
     " charged_nanousd INTEGER NOT NULL, included_nanousd INTEGER NOT NULL,"

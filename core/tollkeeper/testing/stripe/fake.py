@@ -92,6 +92,10 @@ class FakeStripe(Api):
         """Begin and pay the next period; one that is past due pays what it owes."""
         subscriptions.renew(self, subscription_id)
 
+    def draft_renewal(self, subscription_id: str) -> None:
+        """Begin the next period, as at Stripe an hour before it is paid; `renew` pays it."""
+        subscriptions.draft_renewal(self, subscription_id)
+
     def fail_renewal(self, subscription_id: str) -> None:
         """Begin the next period without a payment for it."""
         subscriptions.fail_renewal(self, subscription_id)

@@ -20,6 +20,8 @@ class Line:
     quantity: int
     amount: int
     period: tuple[int, int]
+    is_part: bool = False
+    """Whether it is for the rest of a period, after a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Reason:
 def draw(state: State, lines: list[Line], reason: Reason) -> Thing:
     """An invoice that is open. What is pending comes first; less than nothing is kept as credit."""
     pending = state.pending.pop(reason.subscription["id"], []) if reason.subscription else []
-    every = [*pending, *map(shape, lines)]
+    subscription = reason.subscription["id"] if reason.subscription else None
+    every = [*pending, *(shape(line, subscription) for line in lines)]
     total = sum(line["amount"] for line in every)
     due = _with_balance(state, reason.customer, total)
     made = state.add(
@@ -75,8 +78,9 @@ def _with_balance(state: State, customer: str | None, total: int) -> int:
     return max(0, due)
 
 
-def shape(line: Line) -> Thing:
+def shape(line: Line, subscription: str | None) -> Thing:
     """A line as the API shows it."""
+    details = {"proration": line.is_part, "subscription": subscription}
     price = {"price": line.price["id"], "product": line.price["product"]}
     return {
         "id": f"il_{secrets.token_hex(12)}",
@@ -84,6 +88,7 @@ def shape(line: Line) -> Thing:
         "amount": line.amount,
         "currency": line.price["currency"],
         "metadata": {},
+        "parent": {"type": "subscription_item_details", "subscription_item_details": details},
         "period": {"start": line.period[0], "end": line.period[1]},
         "pricing": {"type": "price_details", "price_details": price},
         "quantity": line.quantity,
@@ -127,4 +132,14 @@ def _list_lines(state: State, asked: Thing) -> Thing:
     return listed(state.lines[invoice], asked, f"/v1/invoices/{invoice}/lines")
 
 
-ENDPOINTS = [Endpoint("GET", "/v1/invoices/<id>/lines", _list_lines, LISTED)]
+def _list(state: State, asked: Thing) -> Thing:
+    since = asked.get("created", {}).get("gte", 0)
+    every = state.every("invoice", customer=state.find("customer", asked["customer"])["id"])
+    found = [invoice for invoice in every if invoice["created"] >= since]
+    return listed(found, asked, "/v1/invoices")
+
+
+ENDPOINTS = [
+    Endpoint("GET", "/v1/invoices", _list, {**LISTED, "customer!": str, "created": {"gte": int}}),
+    Endpoint("GET", "/v1/invoices/<id>/lines", _list_lines, LISTED),
+]

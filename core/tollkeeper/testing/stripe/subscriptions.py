@@ -106,12 +106,21 @@ def renew(state: State, subscription_id: str) -> None:
     subscription = _running(state, subscription_id)
     if subscription["cancel_at_period_end"]:
         cancel(state, subscription_id)
-    elif subscription["status"] == "past_due":
+    elif subscription["status"] == "past_due" or _is_draft(state, subscription):
         invoice = state.find("invoice", subscription["latest_invoice"])
         update(state, subscription, {"status": "active"})
         collect(state, invoice)
     else:
         collect(state, _next_period(state, subscription, "active"))
+
+
+def draft_renewal(state: State, subscription_id: str) -> None:
+    """Begin the next period; its invoice can still be changed, and is paid later."""
+    _next_period(state, _running(state, subscription_id), "active")["status"] = "draft"
+
+
+def _is_draft(state: State, subscription: Thing) -> bool:
+    return bool(state.find("invoice", subscription["latest_invoice"])["status"] == "draft")
 
 
 def fail_renewal(state: State, subscription_id: str) -> None:
@@ -152,7 +161,7 @@ def change_price(
         raise Refusal(f"The price {price_id} is not a recurring one.", param="price")
     before = copy.deepcopy(subscription)
     item = subscription["items"]["data"][0]
-    lines = _prorated(item, -1, state.now())
+    lines = _rest(item, -1, state.now())
     if begins := period_of(price) != period_of(item["price"]):
         now = state.now()
         item.update(current_period_start=now, current_period_end=now + period_of(price))
@@ -161,17 +170,18 @@ def change_price(
         item.pop("quantity", None)
     else:
         item.setdefault("quantity", 1)
-    lines += _prorated(item, 1, state.now())
+    lines += _rest(item, 1, state.now(), is_part=not begins)
     if lines and (at_once or begins):
         invoice = _draw(state, subscription, "subscription_update", lines)
         state.record("customer.subscription.updated", subscription, before)
         collect(state, invoice)
         return
-    state.pending.setdefault(subscription_id, []).extend(map(shape, lines))
+    shaped = [shape(line, subscription_id) for line in lines]
+    state.pending.setdefault(subscription_id, []).extend(shaped)
     state.record("customer.subscription.updated", subscription, before)
 
 
-def _prorated(item: Thing, sign: int, now: int) -> list[Line]:
+def _rest(item: Thing, sign: int, now: int, *, is_part: bool = True) -> list[Line]:
     """The rest of its period, credited or charged; nothing for what a meter tells."""
     price, end = item["price"], item["current_period_end"]
     if is_metered(price):
@@ -180,7 +190,7 @@ def _prorated(item: Thing, sign: int, now: int) -> list[Line]:
     whole = sign * price["unit_amount"] * count
     length = end - item["current_period_start"]
     amount = whole * min(length, max(0, end - now)) // length
-    return [Line(price, count, amount, (now, end))]
+    return [Line(price, count, amount, (now, end), is_part)]
 
 
 def update(state: State, subscription: Thing, changes: Thing) -> None:
