@@ -110,9 +110,8 @@ def access_line(exchange: Exchange, request: Incoming) -> str:
 
 async def _page(request: Incoming, connection: Connection, generation: Generation) -> None:
     """Hand a request to the generation's Quart app, by way of ASGI."""
-    if generation.app is None:
-        raise RuntimeError("a generation serves before its app is built")
-    has_page = generation.app.url_map.bind("").test(request.path, request.method)
+    app = generation.app or await generation.pages()
+    has_page = app.url_map.bind("").test(request.path, request.method)
     try:
         # What nobody serves is not worth reading: Quart says 404 or 405 without it.
         body = await connection.read_body() if has_page else b""
@@ -137,7 +136,7 @@ async def _page(request: Incoming, connection: Connection, generation: Generatio
     }
     send = _Send(connection, request.method)
     try:
-        await generation.app(scope, _Receive(body), send)  # type: ignore[arg-type]
+        await app(scope, _Receive(body), send)  # type: ignore[arg-type]
         if generation.config.server.access_log:
             access_log.info(page_line(request, connection, send.status))
     except Exception as error:

@@ -1,5 +1,7 @@
 """A generation: one frozen set of plugins and settings, and the exchanges that run in it."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,8 @@ class Generation:
         self.pipeline = pipeline
         self.instances = tuple(instances)
         self.app: QuartTrio | None = None
+        """Its pages, once they are built."""
+        self.make_app: Callable[[], QuartTrio] | None = None
         self.warnings: list[Problem] = []
         self.live = 0
         self.on_empty: Callable[[], None] | None = None
@@ -79,6 +83,16 @@ class Generation:
         self._deployments = {name: deployments_of(name, registry) for name in registry.models}
         self._serving: dict[tuple[str, str], tuple[Deployment, ...]] = {}
         """The deployments of a model that can serve a dialect, by both names."""
+
+    async def pages(self) -> "QuartTrio":
+        """The app of its pages. Building the first one loads Quart, which calls do not wait for."""
+        if self.app is None and "quart_trio.app" not in sys.modules:
+            await trio.to_thread.run_sync(importlib.import_module, "quart_trio.app")
+        if self.app is None:
+            if self.make_app is None:
+                raise RuntimeError("a generation serves before it is complete")
+            self.app = self.make_app()
+        return self.app
 
     def enter(self) -> None:
         """A request begins in this generation."""

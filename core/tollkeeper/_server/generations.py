@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -41,11 +42,14 @@ class Generations:
             await self.shared.database.migrate_in_thread(name, package)
         new = build_generation(config, self.shared, self._instances)
         authorizer = new.registry.services.get(Authorizer)
-        new.app = build_app(
+        new.make_app = partial(
+            build_app,
             new.registry.routes,
             authorizer if isinstance(authorizer, Authorizer) else None,
             config.server.max_body,
         )
+        if any(route.plugin != "core" for route in new.registry.routes.values()):
+            new.app = new.make_app()  # a mistake in a route stops the start
         self._hold(new)  # before anything waits: an old generation may end meanwhile
         try:
             for instance in new.instances:

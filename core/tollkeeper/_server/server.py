@@ -87,6 +87,7 @@ class Server:
                 served = trio.Event()
                 await outer.start(self._serve_until_stopped, served, listener)
                 task_status.started()
+                await self.generations.current.pages()
                 await served.wait()
                 outer.cancel_scope.cancel()
         finally:

@@ -1,5 +1,7 @@
 """Plugin instances through switches."""
 
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -141,3 +143,33 @@ async def test_what_a_set_in_the_making_takes_over_is_not_stopped_with_the_old_o
             go_on.set()
         assert plugin.log.count("built 1") - plugin.log.count("stopped 1") == 1
         assert plugin.log.count("started 1") - plugin.log.count("stopped 1") == 1
+
+
+class Paged:
+    """A plugin with a page."""
+
+    Settings = PluginSettings
+
+    def __init__(self, settings: PluginSettings) -> None: ...
+
+    @hookimpl
+    def register(self, gateway: Gateway) -> None:
+        gateway.add_route("/toy", self.page, policy="open")
+
+    async def page(self) -> dict[str, str]:
+        return {}
+
+
+async def test_pages_are_built_when_one_is_asked_for_but_those_of_plugins_at_once() -> None:
+    async with open_gateway() as gateway:
+        generation = gateway.generations.current
+        assert generation.app is None
+        assert (await gateway.get("/healthz")).status == 200
+        assert generation.app is await generation.pages()
+    async with open_gateway(plugins={"paged": Paged}) as gateway:
+        assert gateway.generations.current.app is not None
+
+
+def test_a_gateway_is_loaded_without_quart() -> None:
+    code = "import sys, tollkeeper._server.server; sys.exit('quart' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
