@@ -7,10 +7,8 @@ Every failure becomes one of two: `Unreachable`, after which nobody knows whethe
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import trio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tollkeeper import TollkeeperError
 from tollkeeper_billing.allowances import Invoice
@@ -35,10 +33,7 @@ UNREACHABLE, FORBIDDEN, BUSY = "unreachable", "forbidden", "busy"
 """The codes of what would befall any other request too."""
 KEY_TAKEN = "key_taken"
 """The code of a request that differs from what was asked under its key before."""
-AT_ONCE = 8
-"""Requests to Stripe under way together."""
 
-T = TypeVar("T")
 _KEY = re.compile(r"\b[sr]k_(live|test)_[^\s'\"]+")
 
 
@@ -63,6 +58,10 @@ class Unreachable(TollkeeperError):
     def __init__(self, message: str, *, answered: bool = False) -> None:
         super().__init__(message)
         self.answered = answered
+
+
+class Unreadable(Unreachable):
+    """Stripe answered what is not as its documents say."""
 
 
 def is_signed(body: bytes, header: str, secret: str) -> bool:
@@ -237,7 +236,8 @@ def _judged() -> Iterator[None]:
         raise _judge(error) from None
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         name = type(error).__name__
-        raise Unreachable(f"Stripe answered what cannot be read: {name}", answered=True) from None
+        message = f"Stripe answered what cannot be read: {name}"
+        raise Unreadable(message, answered=True) from None
 
 
 def _judge(error: "stripe.StripeError") -> Declined | Unreachable:
@@ -269,31 +269,3 @@ def _never_left(error: Exception) -> bool:
 
 def _words(error: "stripe.StripeError") -> str:
     return _KEY.sub("***", str(error.user_message or "refused"))
-
-
-async def all_of(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Some at once; the first failure is raised, and no more are asked where all would fail."""
-    failures: list[Exception] = []
-    limit = trio.CapacityLimiter(AT_ONCE)
-
-    async def one(item: T) -> None:
-        async with limit:
-            if any(map(_fails_all, failures)):
-                return
-            try:
-                await work(item)
-            except (Declined, Unreachable) as error:
-                failures.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for item in items:
-            nursery.start_soon(one, item)
-    if failures:
-        raise failures[0]
-
-
-def _fails_all(failure: Exception) -> bool:
-    """Whether what is asked next would fail too: nobody answers, the key is bad, or it is busy."""
-    if isinstance(failure, Declined):
-        return failure.code in (UNREACHABLE, FORBIDDEN, BUSY)
-    return isinstance(failure, Unreachable) and not failure.answered

@@ -15,7 +15,8 @@ from tollkeeper import Notice
 from tollkeeper.amounts import nanousd
 from tollkeeper.ledger import UsageQuery, UsageSource
 from tollkeeper_billing import allowances, customers, draws, inbox, outbox
-from tollkeeper_billing.processor import Declined, Processor, Unreachable, all_of
+from tollkeeper_billing.asking import all_of
+from tollkeeper_billing.processor import Declined, Processor, Unreachable, Unreadable
 from tollkeeper_billing.sending import Sender
 from tollkeeper_billing.settings import BillingSettings
 from tollkeeper_billing.till import Till, meter_of
@@ -173,9 +174,8 @@ class Rounds:
         except Declined as declined:
             if declined.code != "resource_missing":
                 raise  # else the customer was deleted there
-        except Unreachable as unreachable:
-            if unreachable.answered:
-                self._tell_odd(asked.org, f"cannot be looked up: {unreachable}")
+        except Unreadable as unreadable:
+            self._tell_odd(asked.org, f"cannot be looked up: {unreadable}")
             raise
         seen = (found, invoices)
         after = await self._till.change(self._take_over, asked, seen, now, touched=_org_of)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from tollkeeper import Notice
 from tollkeeper.amounts import dollars
 from tollkeeper_billing import outbox
+from tollkeeper_billing.asking import all_of
 from tollkeeper_billing.draws import Terms
-from tollkeeper_billing.processor import FORBIDDEN, Declined, Processor, Unreachable, all_of
+from tollkeeper_billing.processor import FORBIDDEN, Declined, Processor, Unreachable
 from tollkeeper_billing.settings import CENT
 from tollkeeper_billing.till import Till
 

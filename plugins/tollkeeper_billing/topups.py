@@ -7,13 +7,13 @@ from typing import Any
 from tollkeeper import Notice
 from tollkeeper.amounts import nanousd
 from tollkeeper_billing import customers, inbox, purchases
+from tollkeeper_billing.asking import all_of
 from tollkeeper_billing.processor import (
     FORBIDDEN,
     KEY_TAKEN,
     Declined,
     Processor,
     Unreachable,
-    all_of,
 )
 from tollkeeper_billing.settings import BillingSettings
 from tollkeeper_billing.till import Till

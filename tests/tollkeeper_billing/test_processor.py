@@ -20,11 +20,9 @@ from tollkeeper.testing import JumpClock
 from tollkeeper.testing.stripe import FakeStripe, fake_stripe
 from tollkeeper_billing import processor, promise_of
 from tollkeeper_billing.processor import (
-    AT_ONCE,
     Declined,
     Processor,
     Unreachable,
-    all_of,
     connected,
     is_signed,
 )
@@ -415,30 +413,6 @@ async def test_too_many_requests_are_declined_for_now() -> None:
             assert failed.transient
 
 
-@pytest.mark.parametrize(
-    ("failure", "asked"),
-    [
-        (Declined("nobody is there", "unreachable"), 8),
-        (Declined("a bad key", "forbidden"), 8),
-        (Declined("too many", "busy", transient=True), 8),
-        (Unreachable("no answer"), 8),
-        (Unreachable("it failed at this one", answered=True), 20),
-        (Declined("not this one", "resource_missing"), 20),
-    ],
-)
-async def test_where_all_would_fail_no_more_are_asked(failure: Exception, asked: int) -> None:
-    tried = []
-
-    async def ask(item: int) -> None:
-        tried.append(item)
-        await trio.testing.wait_all_tasks_blocked()
-        raise failure
-
-    with pytest.raises(type(failure), match=str(failure)):
-        await all_of(range(20), ask)
-    assert len(tried) == asked
-
-
 async def test_a_key_of_ours_that_was_used_for_something_else_is_declined_for_now() -> None:
     async with account() as (stripe, opened):
         await opened.create_customer("acme", "nonce", "")
@@ -523,44 +497,6 @@ async def test_an_account_is_left_when_it_is_not_needed_any_more() -> None:
         with pytest.raises(Unreachable):
             await other.create_customer("acme", "nonce", "")
         await opened.create_customer("acme", "nonce", "")
-
-
-async def test_of_several_all_are_tried_and_the_first_failure_is_told(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    begun: list[int] = []
-    ended: list[int] = []
-    most = 0
-
-    async def work(item: int) -> None:
-        nonlocal most
-        begun.append(item)
-        most = max(most, len(begun) - len(ended))
-        await trio.sleep(1 + item % 3)
-        ended.append(item)
-        if item in (6, 9):
-            raise Unreachable(str(item), answered=True)
-
-    with pytest.raises(Unreachable) as failed:
-        await all_of(range(20), work)
-    assert str(failed.value) == str(next(item for item in ended if item in (6, 9)))
-    assert sorted(ended) == list(range(20))
-    assert most == AT_ONCE
-    await all_of([], work)
-
-
-@pytest.mark.parametrize("failure", [Unreachable("silent"), Declined("gone", "unreachable")])
-async def test_where_nobody_answers_the_others_are_not_asked(failure: Exception) -> None:
-    begun: list[int] = []
-
-    async def work(item: int) -> None:
-        begun.append(item)
-        await trio.lowlevel.checkpoint()
-        raise failure
-
-    with pytest.raises(type(failure)):
-        await all_of(range(100), work)
-    assert len(begun) == AT_ONCE
 
 
 def test_a_signature_is_of_its_body_and_secret_and_of_any_age() -> None:
