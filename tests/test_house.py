@@ -112,7 +112,7 @@ BILLING = {"balances.py", "draws.py", "purses.py", "allowances.py"}  # what ther
 BILLING |= {"customers.py", "purchases.py", "inbox.py", "schemas.py"}  # who buys what
 BILLING |= {"till.py", "rounds.py", "topups.py", "sending.py", "outbox.py"}  # what runs
 BILLING |= {"desk.py", "routes_topup.py"}
-BILLING |= {"processor.py", "reconcile.py"}  # the other side
+BILLING |= {"processor.py", "asking.py", "reconcile.py"}  # the other side
 
 
 @pytest.mark.parametrize("name", sorted(plugin_names()))

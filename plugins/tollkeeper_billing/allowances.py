@@ -118,7 +118,8 @@ def _begin(purse: Drawn, line: Line, alive: Collection[str], rest: int) -> None:
     The rest of the one before lapses.
     """
     is_same = line.subscription == purse.included_of
-    if line.start < purse.included_start or (is_same and line.start == purse.included_start):
+    is_known = is_same and line.end == purse.included_until
+    if line.start < purse.included_start or (is_known and line.start == purse.included_start):
         return
     if is_same or purse.included_of not in alive:
         purse.lapsing, purse.included_until = rest, line.end

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.storage import Database, make_database
@@ -266,6 +266,7 @@ def test_nothing_more_lapses_than_there_is_or_than_is_over_by_now(database: Data
         assert credits_of(db, "acme") == credits_of(db, "other") == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["pro", "big", "yearly"]), st.integers(0, 40 * DAY)),
