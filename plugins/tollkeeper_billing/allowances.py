@@ -21,6 +21,8 @@ GRACE = 3 * DAY
 """Seconds that the rest of an allowance stays while the next period is not paid yet."""
 MONTH = 31 * DAY
 """The length of a period of which nothing is known."""
+WAITING = frozenset({"draft", "open"})
+"""Statuses of an invoice that is still to be paid."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -34,6 +36,8 @@ class Line(msgspec.Struct, frozen=True):
     end: int
     is_part: bool
     """Whether it is for the rest of a period, after a change."""
+    is_free: bool = False
+    """Whether it costs nothing."""
 
 
 class Invoice(msgspec.Struct, frozen=True):
@@ -54,6 +58,10 @@ class Offer(msgspec.Struct, frozen=True):
     """Whether the price is charged when its period is over: what is included begins the next."""
 
 
+Starts = Mapping[tuple[str, int], int]
+"""When a period began, by its subscription and its end."""
+
+
 class Seen(msgspec.Struct, frozen=True):
     """What Stripe showed of an organization."""
 
@@ -67,65 +75,94 @@ class Seen(msgspec.Struct, frozen=True):
 def grant(database: Any, seen: Seen, offers: Mapping[str, Offer], now: int) -> None:  # noqa: ANN401
     """Give and take what paid invoices charge and credit, each once; `offers` are by price.
 
-    What is taken comes from bought credit where the allowance is used up: Stripe pays it back.
+    What is taken comes from bought credit where the allowance is used up: Stripe pays it back. What
+    follows an invoice for a plan that is still to be paid waits for that one.
     """
-    has = seen.has
+    starts = _starts(seen)
     for invoice in seen.invoices:
-        source = f"included:{invoice.id}"
-        lines = [_shifted(line, offers, has) for line in invoice.lines if line.price in offers]
-        is_known = Credit.select().where(Credit.source == source).count(database)
-        if invoice.status != "paid" or not lines or is_known:
+        if not any(line.price in offers for line in invoice.lines):
             continue
-        purse = read_purse(database, has.org)
-        whole = [line for line in lines if line.sign > 0 and _is_whole(line, has)]
-        change = sum(_worth(line, offers, has, purse) for line in lines if line not in whole)
-        rest, purse.included = purse.included, max(0, purse.included + change)
-        for line in whole:
-            _begin(purse, line, seen.alive, min(rest, purse.included))
+        if invoice.status in WAITING and invoice.subscription == seen.has.subscription:
+            break
+        source = f"included:{invoice.id}"
+        is_known = Credit.select().where(Credit.source == source).count(database)
+        if invoice.status == "paid" and not is_known:
+            purse = read_purse(database, seen.has.org)
+            change = _apply(purse, _shifted(invoice, offers, seen.has), seen, offers, starts)
+            kind = "included" if change >= 0 else "lapse"
+            add_credit(database, (seen.has.org, kind, change), source, "of the plan", now)
+            write_purse(database, seen.has.org, bound(database, seen.has.org, purse))
+
+
+def _starts(seen: Seen) -> Starts:
+    """When each period began that an invoice tells of: its whole line begins first."""
+    starts = {(seen.has.subscription, seen.has.period_end): seen.has.period_start}
+    for line in (line for invoice in seen.invoices for line in invoice.lines):
+        period = (line.subscription, line.end)
+        starts[period] = min(line.start, starts.get(period, line.start))
+    return starts
+
+
+def _shifted(invoice: Invoice, offers: Mapping[str, Offer], has: Standing) -> list[Line]:
+    """Its lines for plans, with the periods that they give something for."""
+    lines = []
+    for line in invoice.lines:
+        if line.price in offers and offers[line.price].is_metered:
+            if line.subscription == has.subscription:
+                start, end = has.period_start, has.period_end
+                lines.append(msgspec.structs.replace(line, start=start, end=end))
+        elif line.price in offers:
+            lines.append(line)
+    return lines
+
+
+def _apply(
+    purse: Drawn, lines: Sequence[Line], seen: Seen, offers: Mapping[str, Offer], starts: Starts
+) -> int:
+    """Nano-USD that an invoice gives or takes; the purse is changed with it."""
+    now_runs = (seen.has.period_start, seen.has.period_end)
+    whole = [line for line in lines if line.sign > 0 and _is_whole(line, purse, now_runs)]
+    change = 0
+    for line in (line for line in lines if line not in whole):
+        length = line.end - starts.get((line.subscription, line.end), line.end - MONTH)
+        part = min(line.end - line.start, length)
+        change += line.sign * (offers[line.price].amount * part // max(1, length))
+    rest, purse.included = purse.included, max(0, purse.included + change)
+    for line in whole:
+        if _begin(purse, line, seen.alive, min(rest, purse.included)):
             purse.included += offers[line.price].amount
             change += offers[line.price].amount
-        kind = "included" if change >= 0 else "lapse"
-        add_credit(database, (has.org, kind, change), source, "of the plan", now)
-        write_purse(database, has.org, bound(database, has.org, purse))
+    return change
 
 
-def _shifted(line: Line, offers: Mapping[str, Offer], has: Standing) -> Line:
-    """A line with the period that it gives something for."""
-    if not offers[line.price].is_metered or line.subscription != has.subscription:
-        return line
-    return msgspec.structs.replace(line, start=has.period_start, end=has.period_end)
+def _is_whole(line: Line, purse: Drawn, now_runs: tuple[int, int]) -> bool:
+    """Whether a line begins a period: one for all of the one that runs may be called a part."""
+    begins = (line.start, line.end) == now_runs and not _is_known(line, purse)
+    return not line.is_part or begins
 
 
-def _is_whole(line: Line, has: Standing) -> bool:
-    return not line.is_part or (line.start, line.end) == (has.period_start, has.period_end)
+def _is_known(line: Line, purse: Drawn) -> bool:
+    period = (purse.included_of, purse.included_start, purse.included_until)
+    return (line.subscription, line.start, line.end) == period
 
 
-def _worth(line: Line, offers: Mapping[str, Offer], has: Standing, purse: Drawn) -> int:
-    """Nano-USD that a line for a part of a period gives, or takes."""
-    if line.end == purse.included_until:
-        length = line.end - purse.included_start
-    elif line.end == has.period_end:
-        length = line.end - has.period_start
-    else:
-        length = max(MONTH, line.end - line.start)
-    part = min(line.end - line.start, length)
-    return line.sign * (offers[line.price].amount * part // max(1, length))
+def _begin(purse: Drawn, line: Line, alive: Collection[str], rest: int) -> bool:
+    """Begin the period that a line is for; what is left of the one before lapses.
 
-
-def _begin(purse: Drawn, line: Line, alive: Collection[str], rest: int) -> None:
-    """Begin the period that a line is for, unless it is an older one that was paid late.
-
-    The rest of the one before lapses.
+    Whether something is given for it: once, however many lines tell of it, and not for nothing
+    within a period that was given something before.
     """
-    is_same = line.subscription == purse.included_of
-    is_known = is_same and line.end == purse.included_until
-    if line.start < purse.included_start or (is_known and line.start == purse.included_start):
-        return
-    if is_same or purse.included_of not in alive:
+    if _is_known(line, purse):
+        return False
+    if line.start < purse.included_start:
+        return True  # an older one that was paid late
+    is_covered = line.start < purse.included_until
+    if purse.included_of == line.subscription or purse.included_of not in alive:
         purse.lapsing, purse.included_until = rest, line.end
     else:  # a second subscription beside the first
         purse.included_until = max(line.end, purse.included_until)
     purse.included_of, purse.included_start = line.subscription, line.start
+    return not (line.is_free and is_covered)
 
 
 def lapsing(database: Any, now: int) -> dict[str, int]:  # noqa: ANN401

@@ -15,7 +15,8 @@ GOOD = frozenset({"active", "trialing"})
 """Statuses of a subscription that is paid for: its allowance is granted, its meter trusted."""
 LIVING = GOOD | {"past_due"}
 """Those that keep the rate of a plan, and stand in the way of another subscription."""
-_ORDER = ("active", "trialing", "past_due", "unpaid", "paused", "incomplete")
+ORDER = ("active", "trialing", "past_due", "unpaid", "paused", "incomplete")
+"""Statuses of a subscription that is not ended, the best first."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -137,9 +138,9 @@ def choose(subscriptions: Iterable[Subscription], plans: Mapping[str, str]) -> S
 
     def rank(subscription: Subscription) -> tuple[bool, int, int]:
         ours = any(price in plans for price in subscription.prices)
-        return not ours, _ORDER.index(subscription.status), -subscription.created
+        return not ours, ORDER.index(subscription.status), -subscription.created
 
-    return min((s for s in subscriptions if s.status in _ORDER), key=rank, default=None)
+    return min((s for s in subscriptions if s.status in ORDER), key=rank, default=None)
 
 
 def note_subscription(

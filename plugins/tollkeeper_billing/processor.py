@@ -31,6 +31,8 @@ TIMEOUT = 10.0
 PAGE = 100
 UNREACHABLE, FORBIDDEN, BUSY = "unreachable", "forbidden", "busy"
 """The codes of what would befall any other request too."""
+UNREAD = "unread"
+"""The status of an invoice that could not be."""
 KEY_TAKEN = "key_taken"
 """The code of a request that differs from what was asked under its key before."""
 
@@ -146,7 +148,14 @@ class Processor:
         with _judged():
             page = await self._v1.invoices.list_async(params)
             found = [each.to_dict() async for each in page.auto_paging_iter()]
-            return [read_invoice(each, await self._lines_of(each)) for each in reversed(found)]
+            return [await self._read_invoice(each) for each in reversed(found)]
+
+    async def _read_invoice(self, told: Mapping[str, Any]) -> Invoice:
+        """One that cannot be read holds up no others."""
+        try:
+            return read_invoice(told, await self._lines_of(told))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return Invoice(str(told["id"]), UNREAD, "", ())
 
     async def _lines_of(self, invoice: Mapping[str, Any]) -> list[dict[str, Any]]:
         """All of them: an invoice itself shows the first ten."""

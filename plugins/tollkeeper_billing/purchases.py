@@ -11,6 +11,7 @@ import msgspec
 
 from tollkeeper_billing.balances import Funds
 from tollkeeper_billing.models import Checkout, Credit, Purse, Reversal, newest, total
+from tollkeeper_billing.purses import read_purse, write_purse
 
 PACK, PLAN, TOPUP = "pack", "plan", "topup"
 
@@ -176,6 +177,8 @@ def add_credit(
     Credit.insert(
         org=org, kind=kind, amount_nanousd=amount, source=source, note=note, created_at=now
     ).execute(database)
+    if amount < 0:  # what a debt took of an allowance does not come back with the next credit
+        write_purse(database, org, read_purse(database, org))
     return True
 
 

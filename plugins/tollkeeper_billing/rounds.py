@@ -16,7 +16,7 @@ from tollkeeper.amounts import nanousd
 from tollkeeper.ledger import UsageQuery, UsageSource
 from tollkeeper_billing import allowances, customers, draws, inbox, outbox
 from tollkeeper_billing.asking import all_of
-from tollkeeper_billing.processor import Declined, Processor, Unreachable, Unreadable
+from tollkeeper_billing.processor import UNREAD, Declined, Processor, Unreachable, Unreadable
 from tollkeeper_billing.sending import Sender
 from tollkeeper_billing.settings import BillingSettings
 from tollkeeper_billing.till import Till, meter_of
@@ -169,20 +169,23 @@ class Rounds:
         invoices: list[allowances.Invoice] = []
         now, customer = self._till.now, asked.customer or ""
         try:
-            found = await self._stripe.subscriptions(customer)
+            # In this order, or one that is paid in between is taken for one that is ended.
             invoices = await self._stripe.invoices(customer, now - LOOK_BACK)
+            found = await self._stripe.subscriptions(customer)
         except Declined as declined:
             if declined.code != "resource_missing":
                 raise  # else the customer was deleted there
         except Unreadable as unreadable:
+            self._next_look[asked.org] = now + HOUR
             self._tell_odd(asked.org, f"cannot be looked up: {unreadable}")
             raise
         seen = (found, invoices)
         after = await self._till.change(self._take_over, asked, seen, now, touched=_org_of)
         self._till.note(after)
-        pause = min(DAY if after.is_paid else HOUR, after.period_end - now)
-        self._next_look[after.org] = now + (pause if pause > 0 else MINUTE)
-        self._tell_odd(after.org, self._odd_in(after, found))
+        self._next_look[after.org] = now + _pause(after, now)
+        unread = [each.id for each in invoices if each.status == UNREAD]
+        odd = f"has invoices that cannot be read: {', '.join(unread)}" if unread else None
+        self._tell_odd(after.org, odd or self._odd_in(after, found))
 
     def _take_over(
         self,
@@ -194,7 +197,7 @@ class Rounds:
         """Note what Stripe showed, and give what was paid for."""
         found, invoices = seen
         best = customers.choose(found, self._plans)
-        owed = {each.subscription for each in invoices if each.status in ("draft", "open")}
+        owed = {each.subscription for each in invoices if each.status in allowances.WAITING}
         is_paid = best is not None and best.id not in owed
         after = customers.note_subscription(database, asked, best, self._plans, is_paid=is_paid)
         shown = allowances.Seen(after, invoices, {each.id for each in found})
@@ -240,6 +243,14 @@ class Rounds:
         finally:
             if balances:
                 balances.release(org, free)
+
+
+def _pause(standing: customers.Standing, now: int) -> int:
+    """Seconds until an organization is looked up again; soon where a renewal is to be seen."""
+    left = standing.period_end - now
+    if left > 0:
+        return min(left, DAY if standing.is_paid else HOUR)
+    return MINUTE if standing.status in customers.GOOD and left > -HOUR else HOUR
 
 
 def _org_of(standing: customers.Standing) -> list[str]:

@@ -212,7 +212,7 @@ class Routes:
     async def _refuse_second_plan(self, org: str, open_already: Sequence[purchases.Bought]) -> None:
         """Raise `Refused` for who has one; what was opened before for another is closed."""
         standing = self._till.standing(org)
-        if standing is not None and standing.status in customers.LIVING:
+        if standing is not None and standing.status in customers.ORDER:
             message = "This organization has a plan; change or end it in the billing portal."
             raise Refused(409, "conflict", message, param="plan")
         for bought in open_already:

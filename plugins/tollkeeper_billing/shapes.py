@@ -82,6 +82,7 @@ def _line(told: Mapping[str, Any], subscription: str) -> Line:
         start=int(told["period"]["start"]),
         end=int(told["period"]["end"]),
         is_part=is_part,
+        is_free=not told["amount"],
     )
 
 

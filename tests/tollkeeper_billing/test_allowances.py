@@ -29,6 +29,15 @@ OFFERS = {
 }
 
 
+SHOWN: dict[int, dict[str, Invoice]] = {}
+"""What Stripe shows, by database."""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_shown() -> None:
+    SHOWN.clear()
+
+
 def line(price: str, start: int, end: int, *, sign: int = 1, of: str = "sub") -> Line:
     return Line(price, of, sign, start, end, is_part=False)
 
@@ -62,8 +71,10 @@ def pay(
 ) -> int:
     """What an invoice gives."""
     before = credits_of(db, "acme")
-    invoice = Invoice(name, status, "sub", lines)
-    allowances.grant(db, Seen(stands(db, period), [invoice], alive), OFFERS, now)
+    invoices = SHOWN.setdefault(id(db), {})
+    invoices[name] = Invoice(name, status, "sub", lines)
+    seen = Seen(stands(db, period), list(invoices.values()), alive)
+    allowances.grant(db, seen, OFFERS, now)
     return credits_of(db, "acme") - before
 
 
@@ -129,17 +140,6 @@ def test_a_debt_is_paid_by_the_next_allowance_and_not_taken_twice(database: Data
         assert (left(db), due(db, four[0])) == (2000, 0)
 
 
-def test_what_an_allowance_of_a_debt_would_have_lapsed_is_forgotten(database: Database) -> None:
-    with database.transaction() as db:
-        pay(db, "in_1", line("pro", *ONE))
-        add_credit(db, ("acme", "reversal", -3000), "re_1", "", NOW)
-        for name in ("co_1", "co_2"):
-            allowances.lapse(db, "acme", due(db, NOW + 9 * MONTH), NOW + 9 * MONTH)
-            add_credit(db, ("acme", "pack", 3000), name, "", NOW)
-        assert due(db, NOW + 9 * MONTH) == 0
-        assert credits_of(db, "acme") == 5000
-
-
 def test_a_change_that_is_on_the_next_invoice_counts_then_and_does_not_lapse_with_the_rest(
     database: Database,
 ) -> None:
@@ -194,6 +194,61 @@ def test_an_old_period_that_is_paid_late_gives_and_ends_nothing(database: Databa
         pay(db, "in_2", line("pro", *TWO), period=TWO)
         assert pay(db, "in_1", line("pro", *ONE), period=TWO) == 2000
         assert (left(db), due(db, TWO[0])) == (4000, 0)
+
+
+@pytest.mark.parametrize("status", ["draft", "open"])
+def test_what_follows_an_invoice_that_waits_to_be_paid_waits_for_it(
+    database: Database, status: str
+) -> None:
+    change = part("big", TWO[0] + 60, TWO[1]), part("pro", TWO[0] + 60, TWO[1], sign=-1)
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        assert pay(db, "in_2", line("pro", *TWO), period=TWO, status=status) == 0
+        assert pay(db, "in_3", *change, period=TWO) == 0
+        assert pay(db, "in_2", line("pro", *TWO), period=TWO) == 10_000
+        assert (left(db), due(db, TWO[0])) == (12_000, 2000)
+
+
+def test_what_costs_nothing_is_given_nothing_within_a_period_that_had_something(
+    database: Database,
+) -> None:
+    free = msgspec.structs.replace(line("pro", *ONE), is_free=True)
+    again = msgspec.structs.replace(free, start=HALF, end=HALF + MONTH, subscription="other")
+    after = msgspec.structs.replace(again, start=HALF + MONTH, end=HALF + 2 * MONTH)
+    with database.transaction() as db:
+        assert pay(db, "in_1", free) == 2000
+        assert pay(db, "in_2", again, alive=frozenset({"other"})) == 0
+        assert pay(db, "in_3", after, alive=frozenset({"other"})) == 2000
+
+
+def test_several_lines_for_one_period_give_once(database: Database) -> None:
+    with database.transaction() as db:
+        assert pay(db, "in_1", line("pro", *ONE), line("pro", *ONE)) == 2000  # two tiers
+        for name in ("in_2", "in_3"):  # as where a threshold bills in between
+            assert pay(db, name, line("metered", *ONE)) == 0
+        late = line("metered", *ONE, of="ended")
+        assert pay(db, "in_4", late, period=TWO) == 0
+
+
+def test_the_rest_of_a_year_is_its_share_of_the_year(database: Database) -> None:
+    year = (NOW, NOW + 12 * MONTH)
+    middle = NOW + 6 * MONTH
+    with database.transaction() as db:
+        pay(db, "in_1", line("yearly", *year), period=year)
+        credit = part("yearly", middle, year[1], sign=-1)
+        month = (middle, middle + MONTH)
+        assert pay(db, "in_2", credit, line("pro", *month), period=month) == 2000 - 12_000
+
+
+def test_what_a_debt_has_taken_of_an_allowance_does_not_come_back_with_credit(
+    database: Database,
+) -> None:
+    with database.transaction() as db:
+        pay(db, "in_1", line("pro", *ONE))
+        add_credit(db, ("acme", "reversal", -3000), "re_1", "", NOW)
+        add_credit(db, ("acme", "pack", 3000), "co_1", "", NOW)
+        assert (left(db), due(db, NOW + 9 * MONTH)) == (0, 0)
+        assert credits_of(db, "acme") == 2000
 
 
 def test_of_two_subscriptions_the_rest_stays_until_both_are_over(database: Database) -> None:
@@ -274,6 +329,7 @@ def test_nothing_more_lapses_than_there_is_or_than_is_over_by_now(database: Data
     )
 )
 def test_changing_to_and_fro_gives_what_stripe_charges_for(steps: list[tuple[str, int]]) -> None:
+    SHOWN.clear()
     opened = make_database("sqlite:///:memory:", Path("/"))
     opened.open()
     opened.migrate_package("billing", "tollkeeper_billing")
