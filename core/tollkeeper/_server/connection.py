@@ -6,6 +6,7 @@ the handler cancelled. A half-closed connection counts as left, as it does behin
 
 import logging
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import trio
 
@@ -13,7 +14,7 @@ from tollkeeper._server.channel import READ_SIZE, SocketChannel
 from tollkeeper._server.delivery import ClientGone
 from tollkeeper._server.heads import encode_head
 from tollkeeper._server.incoming import Incoming, RequestParser
-from tollkeeper._server.writer import Writer
+from tollkeeper._server.writer import LOOK_SECONDS, Writer
 from tollkeeper.errors import ApiError, Refused, invalid_request
 from tollkeeper.exchange import Exchange
 from tollkeeper.settings import ServerSettings
@@ -40,8 +41,8 @@ class Connection(Writer):
         super().__init__(stream, client, settings)
         self.exchange: Exchange | None = None
         """What is being handled, which may outlast its client."""
-        self.deadline: float | None = None
-        """When the idle sweep closes this connection; it sets this once it finds it idle."""
+        self.deadline = inf
+        """When this connection is closed if no request has come; set whenever it begins to idle."""
         self._handler = handler
         self._parser = RequestParser(settings.max_body)
         self._pending = b""
@@ -75,15 +76,20 @@ class Connection(Writer):
         await self._serve()
         await self._linger()
 
-    def sweep(self, now: float) -> None:
-        """Close the connection if it has idled too long; keep a silent stream alive."""
+    def sweep(self, now: float) -> float:
+        """Close the connection if it has idled too long; keep a silent stream alive.
+
+        Says when to look again. It may idle, or answer with a stream, right after this look.
+        """
         if self._request is not None or self._parser.requests:
             self.keep_alive()
-            return
-        if self.deadline is None:
-            self.deadline = now + self._settings.keep_alive_timeout
-        if not (self.draining or now >= self.deadline):
-            return
+            soon = 0.0 if self.draining else self._settings.keep_alive_timeout
+            return now + min(LOOK_SECONDS, soon)
+        if self.draining or now >= self.deadline:
+            self._time_out()
+        return min(self.deadline, now + LOOK_SECONDS)
+
+    def _time_out(self) -> None:
         if self._parser.in_head and not self.draining:
             self._fail(_timed_out("The head of the request did not arrive in time."))
         else:
@@ -172,7 +178,7 @@ class Connection(Writer):
 
     async def _serve(self) -> None:
         while (request := await self._next_request()) is not None:
-            self._request, self.deadline = request, None
+            self._request = request
             await self._handler(request, self)
             if not (request.keep_alive and request.complete):
                 return
@@ -181,6 +187,7 @@ class Connection(Writer):
                 self._take_pending()
 
     async def _next_request(self) -> Incoming | None:
+        self.deadline = trio.current_time() + self._settings.keep_alive_timeout
         while not self._parser.requests:
             if self._failure is not None:
                 await self._send_failure(self._failure)

@@ -10,7 +10,7 @@ import trio
 
 from tollkeeper._server.core_pages import Health
 from tollkeeper._server.pipeline import Pipeline
-from tollkeeper._server.upstream import Pool
+from tollkeeper._server.pool import Pool
 from tollkeeper.config import Config, EnabledPlugin
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import Problem

@@ -11,8 +11,9 @@ from tollkeeper._server.chat import CHAT
 from tollkeeper._server.generation import Generation, Instance, Shared, deployments_of
 from tollkeeper._server.models import model_operations
 from tollkeeper._server.pipeline import Pipeline, Step, collect_steps
+from tollkeeper._server.pool import Pool
 from tollkeeper._server.sending import Sender
-from tollkeeper._server.upstream import Pool, PooledUpstream
+from tollkeeper._server.upstream import PooledUpstream
 from tollkeeper.config import Config, EnabledPlugin
 from tollkeeper.errors import ConfigError, PluginError, Problem, by_line
 from tollkeeper.explain import nearest

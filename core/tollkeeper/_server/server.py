@@ -27,7 +27,7 @@ from tollkeeper._server.process import (
     raise_descriptor_limit,
     tune_garbage_collection,
 )
-from tollkeeper._server.slices import slices
+from tollkeeper._server.rounds import Rounds
 from tollkeeper.config import Config
 from tollkeeper.errors import ConfigError, Failed, Problem
 from tollkeeper.exchange import new_request_id
@@ -36,9 +36,6 @@ from tollkeeper.storage import Database
 
 log = logging.getLogger("tollkeeper")
 
-SWEEP_SECONDS = 0.5
-SWEPT_AT_ONCE = 100
-"""Connections between which what arrives has to wait."""
 LONG_STEP = 0.05
 # The name that hypercorn's worker looks up for each connection; it exports it by use only.
 _WORKER: Any = hypercorn.trio.run
@@ -66,7 +63,7 @@ class Server:
         """How often the event loop was kept busy for longer than `LONG_STEP`."""
         self._stop = trio.Event()
         self._reloading = trio.CancelScope()
-        self.connections: set[Connection] = set()
+        self.connections: Rounds[Connection] = Rounds()
 
     async def run(
         self,
@@ -80,7 +77,7 @@ class Server:
             async with trio.open_nursery() as outer, self.shared.database.announcer.listening():
                 self.generations = Generations(outer, self.shared, self._on_guard_crash)
                 await self.switch(self.config)
-                outer.start_soon(self._sweep)
+                outer.start_soon(self.connections.run)
                 outer.start_soon(self._watch_loop)
                 outer.start_soon(self.shared.pool.run)
                 self.address = address_of(listener)
@@ -118,6 +115,7 @@ class Server:
         self._reloading.cancel()
         for connection in self.connections:
             connection.draining = True
+            self.connections.plan(connection, 0.0)
 
     def _on_guard_crash(self) -> None:
         log.critical("a guard's own task crashed: the gateway drains and stops")
@@ -185,7 +183,7 @@ class Server:
         channel = SocketChannel(stream.socket)
         connection = Connection(channel, peer_of(stream), settings, Front(self.generations).handle)
         connection.draining = self._stop.is_set()
-        self.connections.add(connection)
+        self.connections.plan(connection, 0.0)
         try:
             await connection.run()
         finally:
@@ -200,15 +198,6 @@ class Server:
             if late > LONG_STEP:
                 self.long_steps += 1
                 log.warning("the event loop was busy for %d ms without a pause", late * 1000)
-
-    async def _sweep(self) -> None:
-        while True:
-            some = slices(self.connections, SWEPT_AT_ONCE)
-            for connections in some:
-                now = trio.current_time()
-                for connection in connections:
-                    connection.sweep(now)
-                await trio.sleep(SWEEP_SECONDS / len(some))
 
 
 async def _turn_away(stream: trio.SocketStream, settings: ServerSettings) -> None:

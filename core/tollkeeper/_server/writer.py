@@ -17,8 +17,12 @@ log = logging.getLogger("tollkeeper")
 
 WRITE_SIZE = 262144
 KEEP_ALIVE = b": keepalive\n\n"
-QUIET_SWEEPS = 30
-"""Sweeps of a silent stream after which it says that it is alive: 15 seconds."""
+LOOK_SECONDS = 7.0
+"""How often a stream is looked at, at the latest half a second later.
+
+One in which nothing was written between two looks says that it is alive. So no client waits for
+more than 15 seconds, and an event costs no look at the clock.
+"""
 
 
 class Writer:
@@ -38,8 +42,10 @@ class Writer:
         self._stream = stream
         self._settings = settings
         self._request: Incoming | None = None
-        self._quiet: int | None = None
-        """Sweeps since the last write of a stream of events; None while there is no such stream."""
+        self._is_events = False
+        """Whether a stream of events is being written."""
+        self._has_written = False
+        """Whether anything of it was written since the last look."""
 
     def _current(self) -> Incoming:
         if self._request is None:
@@ -80,7 +86,7 @@ class Writer:
     async def begin(self, head: Head, data: bytes) -> None:
         """The head of a stream with its first bytes, in one write."""
         if head.headers.get("content-type", "").startswith("text/event-stream"):
-            self._quiet = 0
+            self._is_events = self._has_written = True
         if self._current().version == "1.0":
             self._current().keep_alive = False
             await self._send(self._prepare(head, {}) + data)
@@ -90,13 +96,12 @@ class Writer:
 
     async def write(self, data: bytes) -> None:
         """More of the stream."""
-        if self._quiet is not None:
-            self._quiet = 0
+        self._has_written = True
         await self._send(self._frame(data))
 
     async def end(self, data: bytes) -> None:
         """The last bytes of the stream with its terminator, in one write."""
-        self._quiet = None
+        self._is_events = False
         last = b"" if self._current().version == "1.0" else b"0\r\n\r\n"
         await self._send(self._frame(data) + last)
 
@@ -106,17 +111,17 @@ class Writer:
         return b"%x\r\n%b\r\n" % (len(data), data)
 
     def keep_alive(self) -> None:
-        """Note that a sweep went by; after many without an event, write a comment.
+        """Write a comment into a stream that was silent since the last call.
 
         Streams are written in whole events, so that a comment can stand between any two writes.
         """
-        if self._quiet is None:
-            return
-        self._quiet += 1
+        has_written, self._has_written = self._has_written, False
         stream = self._stream
-        if self._quiet < QUIET_SWEEPS or not isinstance(stream, SocketChannel) or stream.blocked:
+        if has_written or not self._is_events:
             return
-        self._quiet = 0
+        if not isinstance(stream, SocketChannel) or stream.blocked:
+            return
+        self._has_written = True
         with contextlib.suppress(trio.BrokenResourceError):
             stream.post(self._frame(KEEP_ALIVE))
 

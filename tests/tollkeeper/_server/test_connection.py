@@ -1,5 +1,8 @@
 """One connection, over memory: what stories on sockets cannot see."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
@@ -8,6 +11,8 @@ from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.connection import Connection
 from tollkeeper._server.delivery import ClientGone
 from tollkeeper._server.incoming import Incoming
+from tollkeeper._server.rounds import ROUND_SECONDS, Rounds
+from tollkeeper._server.writer import KEEP_ALIVE
 from tollkeeper.exchange import Head
 from tollkeeper.settings import ServerSettings
 
@@ -81,12 +86,88 @@ async def test_an_idle_connection_is_closed_by_the_sweep_and_a_busy_one_is_not(
         finish.set()
         assert (await client.receive_some(65536)).endswith(b"done")
         await trio.testing.wait_all_tasks_blocked()
-        connection.sweep(trio.current_time())  # which finds that it idles
         connection.sweep(trio.current_time() + 9)
         await trio.testing.wait_all_tasks_blocked()
         assert nursery.child_tasks
         connection.sweep(trio.current_time() + 11)
         assert await client.receive_some(65536) == b""
+
+
+@asynccontextmanager
+async def looked_at(
+    handler: Callable[[Incoming, Connection], Awaitable[None]], **settings: float
+) -> AsyncIterator[tuple[trio.SocketStream, Connection, Rounds[Connection]]]:
+    """A connection as the server has it, with its sweep, and its client."""
+    ours, theirs = trio.socket.socketpair()
+    connection = Connection(SocketChannel(ours), "test", ServerSettings(**settings), handler)  # type: ignore[arg-type]
+    rounds: Rounds[Connection] = Rounds()
+    rounds.plan(connection, 0.0)
+    async with trio.open_nursery() as nursery, trio.SocketStream(theirs) as client:
+        nursery.start_soon(rounds.run)
+        nursery.start_soon(connection.run)
+        yield client, connection, rounds
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("silence", [0.0, 2.9, 8.1, 70.0])
+async def test_a_stream_is_never_silent_for_more_than_15_seconds(
+    silence: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def stream(_request: Incoming, connection: Connection) -> None:
+        await connection.begin(Head(200, {"content-type": "text/event-stream"}), b"data: 1\n\n")
+        for _ in range(20):
+            await trio.sleep(4)
+            await connection.write(b"data: 1\n\n")
+        await trio.sleep(100)
+        await connection.end(b"data: 2\n\n")
+
+    async with looked_at(stream) as (client, _connection, _rounds):
+        await trio.sleep(silence)  # also a connection that idled before
+        await client.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        before, received = trio.current_time(), b""
+        while b"data: 2" not in received:
+            received += await client.receive_some()
+            assert trio.current_time() - before <= 15
+            before = trio.current_time()
+    steady, _, silent = received.rpartition(b"data: 1")
+    assert KEEP_ALIVE not in steady
+    assert 6 <= silent.count(KEEP_ALIVE) <= 7
+
+
+@pytest.mark.parametrize("timeout", [0.1, 3.0, 75.0])
+async def test_an_idle_connection_is_closed_within_half_a_second_of_its_time(
+    timeout: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def answer(_request: Incoming, connection: Connection) -> None:
+        await trio.sleep(10)
+        await connection.send(Head(200, {}), b"done")
+
+    async with looked_at(answer, keep_alive_timeout=timeout) as (client, _connection, _rounds):
+        await client.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.receive_some()).endswith(b"done")
+        idle_since = trio.current_time()
+        assert await client.receive_some() == b""
+        assert timeout <= trio.current_time() - idle_since <= timeout + 2 * ROUND_SECONDS
+
+
+async def test_a_connection_that_idles_after_the_drain_began_is_closed_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def stream(_request: Incoming, connection: Connection) -> None:
+        await connection.begin(Head(200, {}), b"one")
+        await trio.sleep(20)
+        await connection.end(b"two")
+
+    async with looked_at(stream) as (client, connection, rounds):
+        await client.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await trio.sleep(3)
+        connection.draining = True
+        rounds.plan(connection, 0.0)
+        while b"two" not in await client.receive_some():
+            pass
+        ended = trio.current_time()
+        assert await client.receive_some() == b""
+        assert trio.current_time() - ended <= 2 * ROUND_SECONDS
 
 
 async def test_a_draining_connection_says_that_it_closes(

@@ -12,7 +12,8 @@ import trustme
 from harness import http_reply
 
 from tollkeeper import ProviderSettings, UpstreamError, UpstreamRequest
-from tollkeeper._server.upstream import Pool, PooledUpstream
+from tollkeeper._server.pool import Pool
+from tollkeeper._server.upstream import PooledUpstream
 
 GET = UpstreamRequest("GET", "/", [])
 

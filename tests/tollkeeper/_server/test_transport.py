@@ -9,8 +9,9 @@ import trio
 from harness import RawUpstream, Received, Script, http_reply, raw_upstream, replying
 
 from tollkeeper import ProviderSettings
+from tollkeeper._server.pool import Pool
 from tollkeeper._server.transport import make_client
-from tollkeeper._server.upstream import Pool, PooledUpstream
+from tollkeeper._server.upstream import PooledUpstream
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The pool, its deadlines, and the httpx client over it. Real sockets."""
+"""Requests over the pool, and their deadlines. Real sockets."""
 
 import socket
 import struct
@@ -10,7 +10,8 @@ import trio
 from harness import RawUpstream, Received, Script, http_reply, raw_upstream, replying
 
 from tollkeeper import ProviderSettings, UpstreamError, UpstreamRequest
-from tollkeeper._server.upstream import MAX_BODY, Pool, PooledUpstream
+from tollkeeper._server.pool import Pool
+from tollkeeper._server.upstream import MAX_BODY, PooledUpstream
 
 GET = UpstreamRequest("GET", "/thing", [(b"x-mine", b"1")])
 

@@ -2,10 +2,11 @@
 
 import pytest
 import trio
+import trio.testing
 
 from tollkeeper._server.channel import SocketChannel
 from tollkeeper._server.incoming import RequestParser
-from tollkeeper._server.writer import KEEP_ALIVE, QUIET_SWEEPS, Writer
+from tollkeeper._server.writer import KEEP_ALIVE, Writer
 from tollkeeper.exchange import Head
 from tollkeeper.settings import ServerSettings
 
@@ -21,26 +22,32 @@ async def writer_and_client() -> tuple[Writer, trio.SocketStream]:
     return writer, trio.SocketStream(theirs)
 
 
-def sweep(writer: Writer, times: int) -> None:
-    for _ in range(times):
-        writer.keep_alive()
-
-
 @pytest.mark.parametrize("headers", [EVENTS, {"content-type": "audio/mpeg"}])
-async def test_only_a_stream_of_events_that_is_silent_for_long_gets_a_comment(
+async def test_only_a_stream_of_events_that_was_silent_between_two_looks_gets_a_comment(
     headers: dict[str, str],
 ) -> None:
     writer, client = await writer_and_client()
-    sweep(writer, 2 * QUIET_SWEEPS)  # before it began
+    writer.keep_alive()  # before it began
     await writer.begin(Head(200, dict(headers)), b"data: 1\n\n")
-    sweep(writer, QUIET_SWEEPS - 1)
+    writer.keep_alive()
     await writer.write(b"data: 2\n\n")
-    sweep(writer, QUIET_SWEEPS - 1)
+    writer.keep_alive()
     assert KEEP_ALIVE not in await client.receive_some()
-    sweep(writer, 1)
+    writer.keep_alive()
     await writer.end(b"data: 3\n\n")
-    sweep(writer, 2 * QUIET_SWEEPS)
+    writer.keep_alive()
+    writer.keep_alive()
     rest = await client.receive_some()
     assert rest.count(KEEP_ALIVE) == (headers is EVENTS)
+    await client.aclose()
+    await writer._stream.aclose()
+
+
+async def test_a_comment_is_followed_by_another_only_after_as_long_a_silence() -> None:
+    writer, client = await writer_and_client()
+    await writer.begin(Head(200, dict(EVENTS)), b"data: 1\n\n")
+    for _ in range(6):
+        writer.keep_alive()
+    assert (await client.receive_some()).count(KEEP_ALIVE) == 3
     await client.aclose()
     await writer._stream.aclose()
