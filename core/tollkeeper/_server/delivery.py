@@ -4,6 +4,7 @@ Knows neither sockets nor Quart: a `Wire` is how it reads the body and writes th
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -76,6 +77,8 @@ class Delivery:
         self.opaque = False
         """Whether what streams has no place for an error inside it."""
         self.reader: StreamReader | None = None
+        self._write_now: Callable[[bytes], bytes | None] | None = getattr(wire, "write_now", None)
+        """Writes more of the stream as far as it can without waiting: what `write` has to."""
 
     def settle(self, outcome: Outcome) -> None:
         """Called before the client can know that the reply is over."""
@@ -136,7 +139,7 @@ class Delivery:
         relay = StreamRelay(dialect, self.reader, self._taps(), exchange.answers)
         try:
             while not relay.ended:
-                if data := await self._next(reply, relay):
+                if (data := await self._next(reply, relay)) is not None:
                     await self._write(data, STREAM_HEADERS)
                 if relay.failure is not None:
                     raise relay.failure
@@ -146,9 +149,28 @@ class Delivery:
         await self.finish(relay.tail, COMPLETED)
         await read_to_end(reply)
 
-    async def _next(self, reply: Reply, relay: StreamRelay) -> bytes:
-        """What the client gets of the next bytes from the upstream."""
-        chunk = await reply.chunk()
+    async def _next(self, reply: Reply, relay: StreamRelay) -> bytes | None:
+        """What the client gets next and is to be waited for; what it takes at once is written.
+
+        A stream that is under way is pushed through where both sides can. This task sleeps then:
+        to wake one of thousands of tasks costs more than what is done with an event.
+        """
+        write_now, pour = self._write_now, getattr(reply, "pour", None)
+        if not self.streaming or write_now is None or pour is None:
+            return self._feed(relay, await reply.chunk()) or None
+        rest: bytes | None = None
+
+        def sink(chunk: bytes) -> bool:
+            nonlocal rest
+            data = self._feed(relay, chunk)
+            rest = write_now(data) if data else None
+            return rest is None and not relay.ended and relay.failure is None
+
+        await pour(sink)
+        return rest
+
+    def _feed(self, relay: StreamRelay, chunk: bytes) -> bytes:
+        """What the client gets of a part of the stream, `b""` for its end."""
         data = relay.feed(chunk) if chunk else relay.close()
         attempt = self.exchange.attempts[-1]
         attempt.answered, attempt.seen_tokens = True, relay.seen_tokens
@@ -162,7 +184,7 @@ class Delivery:
         until = None if most is None else attempt.seen_tokens + most
         with trio.move_on_after(exchange.patience):
             while not relay.ended and (until is None or attempt.seen_tokens <= until):
-                await self._next(reply, relay)
+                self._feed(relay, await reply.chunk())
                 if relay.failure is not None:
                     raise relay.failure
 

@@ -1,9 +1,11 @@
 """One HTTP/1.1 connection to an upstream: a request out, a reply in, one after the other."""
 
 import contextlib
+from collections.abc import Callable
 from math import inf
 
 import httptools
+import outcome
 import trio
 
 from tollkeeper._server.channel import READ_SIZE, SocketChannel
@@ -16,7 +18,8 @@ SEND_AHEAD = 65536
 READ_AHEAD = 262144
 """Body bytes that may wait to be taken before the upstream is made to wait."""
 
-
+Sink = Callable[[bytes], bool]
+"""Takes a part of a body; whether it takes the next one too. Does not wait."""
 Stream = SocketChannel | TlsChannel | trio.abc.Stream
 
 
@@ -39,6 +42,8 @@ class Link:
         self._ended = False
         """Whether the other side ended the connection."""
         self._waiter: trio.lowlevel.Task | None = None
+        self._sink: Sink | None = None
+        """Takes what arrives in place of whoever waits."""
         self._begin()
         self._done = True  # nothing was asked: whatever comes now is surplus
         self._channel = stream if isinstance(stream, SocketChannel | TlsChannel) else None
@@ -101,12 +106,30 @@ class Link:
             self._surplus = True
         else:
             self._parse(data)
-        if self._waiter is not None and (self._head_done or self._failure or self._ended):
+        if self._sink is not None:
+            self._hand_over(self._sink)
+        elif self._waiter is not None and (self._head_done or self._failure or self._ended):
             waiter, self._waiter = self._waiter, None
             trio.lowlevel.reschedule(waiter)
         if self._waiting_bytes > READ_AHEAD and self._channel is not None:
             self._paused = True
             self._channel.listen(None)
+
+    def _hand_over(self, sink: Sink) -> None:
+        """Give the sink what has come; wake whoever waits once it takes no more, or at the end."""
+        try:
+            takes = not self._parts or sink(self.chunk_now())
+        except Exception as error:  # noqa: BLE001 -- raised in the task that waits
+            self._end_turn(outcome.Error(error))
+        else:
+            if not takes or self._done or self._ended or self._failure:
+                self._end_turn(outcome.Value(takes))
+
+    def _end_turn(self, result: outcome.Outcome[bool]) -> None:
+        """The sink's turn is over: wake whoever waits with the result."""
+        waiter, self._waiter, self._sink = self._waiter, None, None
+        if waiter is not None:
+            trio.lowlevel.reschedule(waiter, result)
 
     def _parse(self, data: bytes) -> None:
         if not self._head_done:
@@ -224,7 +247,7 @@ class Link:
             raise UpstreamError("broken", self._failure)
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._waiter = None
+        self._waiter = self._sink = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def _receive(self) -> bytes:
@@ -254,6 +277,23 @@ class Link:
                 return b""  # a body that only the end of the connection delimits
             await self._wait()
         return self.chunk_now()
+
+    async def pour(self, sink: Sink) -> None:
+        """Hand `sink` what `chunk` gives, the `b""` at the end included, until it takes no more.
+
+        Over a channel that listens it is called as things arrive, without a task that wakes for
+        it. What it raises is raised here.
+        """
+        while sink(part := await self.chunk()) and part:
+            if self._channel is not None and not await self._pour_on(sink):
+                return
+
+    async def _pour_on(self, sink: Sink) -> bool:
+        """Until the sink takes no more, which is False, or there is an end to act on."""
+        if self._done or self._ended or self._failure:
+            return True
+        self._sink, self._waiter = sink, trio.lowlevel.current_task()
+        return bool(await trio.lowlevel.wait_task_rescheduled(self._abort))
 
     async def aclose(self) -> None:
         """Close at once; what goes wrong no longer matters."""

@@ -6,12 +6,13 @@ first event.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from tollkeeper._server.chat import CHAT, CHAT_DIALECT
+from tollkeeper._server.link import Sink
 from tollkeeper._server.mapping import read_error
 from tollkeeper.dialect import Dialect
 from tollkeeper.errors import ApiError, Refused, UpstreamError, invalid_request
@@ -276,6 +277,11 @@ class BegunReply:
         """What was read ahead, then the rest."""
         ahead, self._ahead = self._ahead, b""
         return ahead if ahead or self.whole is not None else await self._reply.chunk()
+
+    @property
+    def pour(self) -> Callable[[Sink], Awaitable[None]] | None:
+        """The reply's own way to push what comes, if it has one and nothing stands before that."""
+        return None if self._ahead else getattr(self._reply, "pour", None)
 
     async def read(self) -> bytes:
         """The whole body."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from tollkeeper._server.link import Link
+from tollkeeper._server.link import Link, Sink
 from tollkeeper._server.pool import SWEEP_SECONDS, Origin, Pool
 from tollkeeper.errors import UpstreamError
 from tollkeeper.exchange import Attempt
@@ -131,6 +131,22 @@ class UpstreamReply:
         if not data:
             await self.aclose()
         return self._last(data) if data else data
+
+    async def pour(self, sink: Sink) -> None:
+        """Hand `sink` what `chunk` gives, as it arrives, until it takes no more."""
+        if self.closed:
+            sink(b"")
+            return
+        link, end, expect_more = self._link, self._end, self._upstream.expect_more
+
+        def take(chunk: bytes) -> bool:
+            expect_more(link, end)
+            return sink(chunk)
+
+        expect_more(link, end)
+        await link.pour(take)
+        link.deadline = end
+        self._last(b"")
 
     def _last(self, data: bytes) -> bytes:
         """What was read; where it ends the reply, the connection is kept at once."""

@@ -99,6 +99,17 @@ class Writer:
         self._has_written = True
         await self._send(self._frame(data))
 
+    def write_now(self, data: bytes) -> bytes | None:
+        """More of the stream without waiting; what is left to `write`, if anything.
+
+        `b""` where the client has to be waited for before there is more to write.
+        """
+        stream, frame = self._stream, self._frame(data)
+        if not isinstance(stream, SocketChannel) or stream.blocked or len(frame) > WRITE_SIZE:
+            return data
+        self._has_written = True
+        return self._post(frame)
+
     async def end(self, data: bytes) -> None:
         """The last bytes of the stream with its terminator, in one write."""
         self._is_events = False

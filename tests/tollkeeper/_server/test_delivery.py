@@ -1,6 +1,10 @@
 """Replies on their way: what is no JSON, what was dropped, and models that cannot do a thing."""
 
+import socket
+
 import pytest
+import trio
+from harness import DONE, STREAM_HEAD, Received, http_chunk, openai_toml, raw_upstream, serve
 
 from tollkeeper import (
     Attempt,
@@ -12,7 +16,8 @@ from tollkeeper import (
     UpstreamError,
     hookimpl,
 )
-from tollkeeper.testing import ScriptedUpstream, open_gateway
+from tollkeeper._server.link import Link
+from tollkeeper.testing import ScriptedUpstream, chunk, open_gateway
 
 
 class SoundDialect(Dialect):
@@ -104,3 +109,74 @@ async def test_what_was_dropped_is_listed_in_a_header_that_holds_nothing_else() 
     async with open_gateway(plugins={"dropping": Dropping}) as gateway:
         reply = await gateway.chat()
     assert reply.headers["x-tollkeeper-dropped"] == "seed, ev??il: ?"
+
+
+class Stepping(trio.abc.Instrument):
+    """Notes the tasks that run."""
+
+    def __init__(self) -> None:
+        self.tasks: set[trio.lowlevel.Task] = set()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.tasks.add(task)
+
+
+async def test_a_stream_that_is_under_way_passes_without_a_step_of_the_task_that_handles_it() -> (
+    None
+):
+    async def slow(stream: trio.SocketStream, _received: Received) -> None:
+        await stream.send_all(STREAM_HEAD)
+        for number in range(30):
+            await stream.send_all(http_chunk(chunk(str(number))))
+            await trio.sleep(0.01)
+        await stream.send_all(http_chunk(DONE) + b"0\r\n\r\n")
+
+    async with raw_upstream(slow) as upstream:
+        async with serve(openai_toml(upstream)) as gateway:
+            link = Link(await gateway.connect())
+            await link.request(gateway.chat_bytes(stream=True))
+            received, stepping = b"", Stepping()
+            while b'"2"' not in received:
+                received += await link.chunk()
+            trio.lowlevel.add_instrument(stepping)
+            while b'"28"' not in received:
+                received += await link.chunk()
+            trio.lowlevel.remove_instrument(stepping)
+            while part := await link.chunk():
+                received += part
+            await link.aclose()
+            await gateway.wait_settled(1)
+            (exchange,) = gateway.settled
+    assert received == b"".join(chunk(str(number)) for number in range(30)) + DONE
+    handlers = [task for task in stepping.tasks if task.name.endswith("_run_handler")]
+    assert len(handlers) == 1, "only the one of the upstream"
+    assert exchange.outcome is not None
+    assert exchange.outcome.kind == "completed"
+    assert 20 < exchange.attempts[0].seen_tokens <= 30
+
+
+async def test_a_client_that_reads_late_makes_the_upstream_wait_and_gets_everything() -> None:
+    events = [chunk(f"{number} " + "x" * 50_000) for number in range(400)]
+    sent = 0
+
+    async def fast(stream: trio.SocketStream, _received: Received) -> None:
+        nonlocal sent
+        await stream.send_all(STREAM_HEAD)
+        for event in events:
+            await stream.send_all(http_chunk(event))
+            sent += 1
+        await stream.send_all(http_chunk(DONE) + b"0\r\n\r\n")
+
+    async with raw_upstream(fast) as upstream:
+        async with serve(openai_toml(upstream)) as gateway:
+            client = await gateway.connect()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            await client.send_all(gateway.chat_bytes(stream=True))
+            await trio.sleep(0.5)
+            assert sent < len(events)
+            link, received = Link(client), b""
+            await link.request(b"")
+            while part := await link.chunk():
+                received += part
+            await link.aclose()
+    assert received == b"".join(events) + DONE

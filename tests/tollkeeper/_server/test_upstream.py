@@ -10,6 +10,7 @@ import trio
 from harness import RawUpstream, Received, Script, http_reply, raw_upstream, replying
 
 from tollkeeper import ProviderSettings, UpstreamError, UpstreamRequest
+from tollkeeper._server.link import Sink
 from tollkeeper._server.pool import Pool
 from tollkeeper._server.upstream import MAX_BODY, PooledUpstream
 
@@ -113,6 +114,45 @@ async def test_each_deadline_is_kept(script: Script, settings: dict[str, float])
         with pytest.raises(UpstreamError) as raised:
             await read_whole(upstream)
     assert raised.value.fault == "timeout"
+
+
+def into(taken: list[bytes]) -> Sink:
+    def sink(part: bytes) -> bool:
+        taken.append(part)
+        return True
+
+    return sink
+
+
+@pytest.mark.parametrize("settings", [{"idle_timeout": 0.2}, {"timeout": 0.5}])
+async def test_a_sink_that_is_fed_keeps_the_deadlines(settings: dict[str, float]) -> None:
+    async def for_a_while(stream: trio.SocketStream, _received: Received) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        for _ in range(16):
+            await stream.send_all(b"x")
+            await trio.sleep(0.05)
+        await trio.sleep_forever()
+
+    async with pooled(for_a_while, **settings) as (upstream, _):
+        taken: list[bytes] = []
+        reply = await upstream.send(GET, None)
+        with pytest.raises(UpstreamError) as raised:
+            await reply.pour(into(taken))
+        await reply.aclose()
+    assert raised.value.fault == "timeout"
+    assert (len(taken) == 16) == ("idle_timeout" in settings), "idle, it is longer than it may"
+
+
+async def test_a_reply_that_went_into_a_sink_leaves_its_connection_to_the_next() -> None:
+    async with pooled(replying(http_reply(b"yes"))) as (upstream, raw):
+        for _ in range(3):
+            taken: list[bytes] = []
+            reply = await upstream.send(GET, None)
+            await reply.pour(into(taken))
+            assert (b"".join(taken), reply.closed) == (b"yes", True)
+            await reply.pour(into(taken))
+            assert taken[-1] == b""
+    assert raw.connections == 1
 
 
 async def in_two_parts(stream: trio.SocketStream, _received: Received) -> None:
