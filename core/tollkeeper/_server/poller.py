@@ -44,6 +44,8 @@ class Poller:
         self._posted: list[Watched] = []
         self._unread: list[Watched] = []
         self._flusher: trio.lowlevel.Task | None = None
+        self._telling = False
+        """Whether readiness is being told: what is posted meanwhile needs no flusher to wake."""
         self.crowded = False
         """Whether several sockets became ready in this pass of the loop."""
 
@@ -60,7 +62,7 @@ class Poller:
     def post(self, watched: Watched) -> None:
         """Have `watched.flush` called at the end of this pass."""
         self._posted.append(watched)
-        if (flusher := self._flusher) is not None:
+        if not self._telling and (flusher := self._flusher) is not None:
             self._flusher = None
             trio.lowlevel.reschedule(flusher)
 
@@ -87,11 +89,14 @@ class Poller:
                 unread, self._unread = self._unread, []
                 ready = self._epoll.poll(0)
                 self.crowded = len(ready) > 1
+                self._telling = True
                 for fd, mask in ready:
                     if (watched := self._watched.get(fd)) is not None:
                         self._tell(watched, mask)
                 for watched in unread:
                     self._tell(watched, READ)
+                self._telling = False
+                self._flush()
 
     def _tell(self, watched: Watched, mask: int) -> None:
         """Whatever goes wrong with one socket stays with it: this task serves all of them."""
@@ -105,11 +110,14 @@ class Poller:
     async def run_flushes(self) -> None:
         """Make posted writes once all that runs in this pass has run."""
         while True:
-            posted, self._posted = self._posted, []
-            for watched in posted:
-                watched.flush()
+            self._flush()
             self._flusher = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _flush(self) -> None:
+        posted, self._posted = self._posted, []
+        for watched in posted:
+            watched.flush()
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._flusher = None

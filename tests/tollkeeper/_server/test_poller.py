@@ -83,6 +83,29 @@ async def test_posted_writes_are_made_once_all_tasks_of_the_pass_have_run() -> N
     assert watcher.flushed == 1
 
 
+async def test_what_is_posted_while_readiness_is_told_is_written_in_the_same_step() -> None:
+    class Answering(Watcher):
+        def on_ready(self, mask: int) -> None:
+            super().on_ready(mask)
+            poller().post(self)
+            assert not self.flushed
+
+        def flush(self) -> None:
+            super().flush()
+            assert trio.lowlevel.current_task().name.endswith("Poller.run")
+
+    pairs = [socket.socketpair() for _ in range(2)]
+    watchers = [Answering(), Answering()]
+    for (ours, _), watcher in zip(pairs, watchers, strict=True):
+        poller().watch(ours.fileno(), watcher)
+    await trio.sleep(0.01)
+    assert [(watcher.masks, watcher.flushed) for watcher in watchers] == 2 * [([WRITE], 1)]
+    for ours, theirs in pairs:
+        poller().forget(ours.fileno())
+        ours.close()
+        theirs.close()
+
+
 async def test_several_busy_sockets_are_a_crowd_and_one_is_not() -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     for ours, _ in pairs:
