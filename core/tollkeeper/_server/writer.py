@@ -46,6 +46,8 @@ class Writer:
         """Whether a stream of events is being written."""
         self._has_written = False
         """Whether anything of it was written since the last look."""
+        self._is_slow = False
+        """Whether a write is under way that takes several steps, and must not be torn apart."""
 
     def _current(self) -> Incoming:
         if self._request is None:
@@ -130,7 +132,7 @@ class Writer:
         stream = self._stream
         if has_written or not self._is_events:
             return
-        if not isinstance(stream, SocketChannel) or stream.blocked:
+        if not isinstance(stream, SocketChannel) or stream.blocked or self._is_slow:
             return
         self._has_written = True
         with contextlib.suppress(trio.BrokenResourceError):
@@ -155,6 +157,7 @@ class Writer:
 
     async def _send_slowly(self, data: bytes) -> None:
         """Write to a client that does not take everything at once, for as long as it takes some."""
+        self._is_slow = True
         try:
             for start in range(0, max(1, len(data)), WRITE_SIZE):
                 with trio.move_on_after(self._settings.write_timeout) as patience:
@@ -163,3 +166,5 @@ class Writer:
                     raise ClientGone
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ClientGone from None
+        finally:
+            self._is_slow = False

@@ -86,3 +86,21 @@ async def test_over_a_stream_that_has_to_be_waited_for_nothing_is_written_at_onc
     writer = Writer(trio.testing.memory_stream_pair()[0], "test", ServerSettings())
     writer._request = some_request()
     assert writer.write_now(b"one") == b"one"
+
+
+async def test_no_comment_tears_a_write_apart_that_takes_several_steps() -> None:
+    writer, client = await writer_and_client()
+    await writer.begin(Head(200, dict(EVENTS)), b"")
+    size, received = 3 * WRITE_SIZE, b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.write, b"x" * size)
+        while received.count(b"x") < size:
+            received += await client.receive_some()
+            assert isinstance(writer._stream, SocketChannel)
+            was, writer._stream.blocked = writer._stream.blocked, False  # as between two steps
+            writer._has_written = False
+            writer.keep_alive()
+            writer._stream.blocked = was
+    assert b"x" * size in received
+    await client.aclose()
+    await writer._stream.aclose()
