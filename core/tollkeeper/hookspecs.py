@@ -132,8 +132,8 @@ class Hooks:
         When: the upstream's reply has begun, and nothing of it has gone to the client; for an
         answer made here too. The function gets each event (one SSE event of a stream, the whole
         body otherwise) and returns what goes on: nothing, one or many; then None once at a clean
-        end, to give back what it holds. After an error held events are dropped. It may not wait.
-        Raise `Refused` or `Failed` to abort.
+        end, to give back what it holds. After an error held events are dropped. It may not wait,
+        and runs in whatever task reads the event. Raise `Refused` or `Failed` to abort.
         """
 
     @hookspec
