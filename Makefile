@@ -40,8 +40,8 @@ docs: $(STAMP)
 
 # What single tests want from Debian and npm. Without it they are skipped, except in CI.
 tools:
-	for tool in node curl chromium; do command -v $$tool >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq nodejs npm curl chromium; break; }; done
+	for tool in nodejs npm curl chromium; do command -v $${tool%js} >/dev/null || set -- "$$@" $$tool; done; \
+		test $$# = 0 || { apt-get update -qq && apt-get install -y -qq "$$@"; }
 	npm install --no-audit --no-fund --loglevel=error --prefix tests/node
 
 $(VENV)/.runtime: pyproject.toml
@@ -62,8 +62,8 @@ bench-profile: $(STAMP)
 	$(BIN)/python bench/profile.py
 
 bench-peers:
-	for tool in wrk nginx npm; do command -v $$tool >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq wrk nginx-light nodejs npm; break; }; done
+	for tool in wrk nginx nodejs npm; do command -v $${tool%js} >/dev/null || set -- "$$@" $$tool; done; \
+		test $$# = 0 || { apt-get update -qq && apt-get install -y -qq "$$@"; }
 	$(PYTHON) -m venv bench/.peers/litellm && bench/.peers/litellm/bin/pip install -q 'litellm[proxy]'
 	$(PYTHON) -m venv bench/.peers/sglang && bench/.peers/sglang/bin/pip install -q sglang-router
 	npm install --no-audit --no-fund --loglevel=error --prefix bench/.peers/portkey @portkey-ai/gateway
