@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from tollkeeper_billing.customers import GOOD, Standing, standing, standings
+from tollkeeper_billing.draws import DAY
 from tollkeeper_billing.models import Credit
 from tollkeeper_billing.purchases import add_credit
 from tollkeeper_billing.purses import Drawn, bound, read_purse, with_allowances, write_purse
 
-DAY = 86400
 GRACE = 3 * DAY
 """Seconds that the rest of an allowance stays while the next period is not paid yet."""
 MONTH = 31 * DAY

@@ -14,7 +14,7 @@ from tollkeeper_billing.models import Customer
 GOOD = frozenset({"active", "trialing"})
 """Statuses of a subscription that is paid for: its allowance is granted, its meter trusted."""
 LIVING = GOOD | {"past_due"}
-"""Those that keep the rate of a plan, and stand in the way of another subscription."""
+"""Those that keep the rate of a plan."""
 ORDER = ("active", "trialing", "past_due", "unpaid", "paused", "incomplete")
 """Statuses of a subscription that is not ended, the best first."""
 

@@ -56,9 +56,7 @@ class Rounds:
             for price in (plan.stripe_price, *plan.former_prices)
         }
         self._offers = {
-            price: allowances.Offer(
-                nanousd(plan.included), bool(plan.meter and not plan.meter_price)
-            )
+            price: allowances.Offer(nanousd(plan.included), plan.is_metered)
             for plan in settings.plans.values()
             for price in (plan.stripe_price, *plan.former_prices)
         }
@@ -179,8 +177,9 @@ class Rounds:
             self._next_look[asked.org] = now + HOUR
             self._tell_odd(asked.org, f"cannot be looked up: {unreadable}")
             raise
-        seen = (found, invoices)
-        after = await self._till.change(self._take_over, asked, seen, now, touched=_org_of)
+        after = await self._till.change(
+            self._take_over, asked, found, invoices, now, touched=_org_of
+        )
         self._till.note(after)
         self._next_look[after.org] = now + _pause(after, now)
         unread = [each.id for each in invoices if each.status == UNREAD]
@@ -191,11 +190,11 @@ class Rounds:
         self,
         database: Any,  # noqa: ANN401
         asked: customers.Standing,
-        seen: tuple[list[customers.Subscription], list[allowances.Invoice]],
+        found: Sequence[customers.Subscription],
+        invoices: Sequence[allowances.Invoice],
         now: int,
     ) -> customers.Standing:
         """Note what Stripe showed, and give what was paid for."""
-        found, invoices = seen
         best = customers.choose(found, self._plans)
         owed = {each.subscription for each in invoices if each.status in allowances.WAITING}
         is_paid = best is not None and best.id not in owed

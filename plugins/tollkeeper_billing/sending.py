@@ -23,7 +23,7 @@ class Sender:
         till: Till,
         processor: Processor,
         tell: Callable[[Notice], None],
-        terms_of: Callable[[str], Terms] = lambda _: Terms(),
+        terms_of: Callable[[str], Terms],
     ) -> None:
         self._till = till
         self._stripe = processor

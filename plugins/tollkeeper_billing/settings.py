@@ -94,9 +94,14 @@ class PlanSettings(Table):
     one `stripe_price` itself is the metered one."""
 
     @property
+    def is_metered(self) -> bool:
+        """Whether `stripe_price` is the metered price itself."""
+        return bool(self.meter and not self.meter_price)
+
+    @property
     def prices(self) -> tuple[tuple[str, bool], ...]:
         """Its prices at Stripe, and of each whether it is sold by the piece, or metered."""
-        if self.meter and not self.meter_price:
+        if self.is_metered:
             return ((self.stripe_price, False),)
         more = ((self.meter_price, False),) if self.meter_price else ()
         return ((self.stripe_price, True), *more)

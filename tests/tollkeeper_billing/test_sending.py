@@ -11,6 +11,7 @@ from tollkeeper import Notice
 from tollkeeper.storage import make_database
 from tollkeeper.testing import JumpClock
 from tollkeeper.testing.stripe import FakeStripe, fake_stripe
+from tollkeeper_billing.draws import Terms
 from tollkeeper_billing.models import MeterEvent
 from tollkeeper_billing.processor import Declined, Unreachable, connected
 from tollkeeper_billing.sending import Sender
@@ -75,7 +76,7 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
         till, notices = Till(database, clock), list[Notice]()
         async with connected(settings) as processor:
             customer = await processor.create_customer("acme", "nonce", "")
-            sender = Sender(till, processor, notices.append)
+            sender = Sender(till, processor, notices.append, lambda _: Terms())
             yield Post(stripe, clock, till, sender, notices, customer)
     database.close()
 
